@@ -1,0 +1,78 @@
+"""The lecture's baseline perceptron in Keras, over several seeds: the peer of experiments/perceptron.py.
+
+Run it in an environment of its own (`pip install keras tensorflow-cpu`):
+
+    python benchmarks/peers/keras_perceptron.py --data_dir=FOLDER --num_seeds=10
+
+It trains on the lecture's 54,000 images (numpy's RandomState(42).permutation, as scikit-learn's
+train_test_split(test_size=0.1, random_state=42) has it), scores the 10,000 test images once a seed after the
+last epoch, and prints one JSON object. Source: the lecture's program; https://keras.io/api/.
+"""
+
+import argparse
+import gzip
+import json
+import pathlib
+import statistics
+import time
+
+import keras
+import numpy as np
+
+
+def read_idx(path, header):
+    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data_dir", type=pathlib.Path, required=True)
+    parser.add_argument("--num_seeds", type=int, default=10)
+    parser.add_argument("--first_seed", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=10)
+    args = parser.parse_args()
+
+    folder = args.data_dir
+    x, x_test = (
+        read_idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 784).astype("float32") / 255
+        for part in ("train", "t10k")
+    )
+    y, y_test = (
+        keras.utils.to_categorical(read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8), 10) for part in ("train", "t10k")
+    )
+    train = np.random.RandomState(42).permutation(len(x))[len(x) // 10 :]
+    x, y = x[train], y[train]
+
+    errors, seconds = [], []
+    for seed in range(args.first_seed, args.first_seed + args.num_seeds):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential(
+            [
+                keras.layers.Input((784,)),
+                keras.layers.Dense(784, kernel_initializer="normal", activation="relu"),
+                keras.layers.Dense(10, kernel_initializer="normal", activation="softmax"),
+            ]
+        )
+        model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+        start = time.perf_counter()
+        model.fit(x, y, epochs=args.epochs, batch_size=200, verbose=0)
+        seconds.append((time.perf_counter() - start) / args.epochs)
+        accuracy = model.evaluate(x_test, y_test, batch_size=1000, verbose=0)[1]
+        errors.append(round(100 - 100 * accuracy, 2))
+        print(seed, errors[-1], flush=True)
+    print(
+        json.dumps(
+            {
+                "peer": f"keras {keras.__version__} ({keras.backend.backend()})",
+                "test_error_percent": errors,
+                "mean": statistics.mean(errors),
+                "std": statistics.stdev(errors) if len(errors) > 1 else None,
+                "n": len(errors),
+                "seconds_per_epoch_median": statistics.median(seconds),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

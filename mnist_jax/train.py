@@ -1,0 +1,154 @@
+"""One pure train step, and the epoch and the evaluation made of it. Nothing here is compiled: wrap it in jax.jit.
+
+Randomness: one root key, never split. Each purpose folds its own constant into it, then the epoch or the step, so that
+every random number is a function of (seed, purpose, step), and a run that is stopped and restored goes on bit for bit.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mnist_jax import metrics
+from mnist_jax.data import epoch_batches, padded_batches
+from mnist_jax.types import Batch, Metrics, TrainState
+
+INIT, SHUFFLE, DROPOUT = range(3)  # purposes folded into the root key; append, never reorder
+
+LossFn = Callable[[jax.Array, jax.Array], jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[TrainState, Batch], Metrics]
+
+
+def scale(image: jax.Array) -> jax.Array:
+    """Maps stored pixels to the network's input.
+
+    Args:
+      image: uint8, 0 to 255.
+
+    Returns:
+      float32 in [0, 1], same shape.
+    """
+    return image.astype(jnp.float32) / 255
+
+
+def init_state(model: Any, optimizer: optax.GradientTransformation, key: jax.Array, image: jax.Array) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+      model: has Linen's `init(rngs, image, train=False)`.
+      optimizer: of optax.
+      key: [] typed PRNG key, such as jax.random.key(7); the root of all the run's randomness.
+      image: [B, H, W, C] uint8; only its shape matters, and B may be 1.
+
+    Returns:
+      A TrainState at step 0.
+    """
+    variables = dict(model.init({"params": jax.random.fold_in(key, INIT)}, scale(image), train=False))
+    params = variables.pop("params")
+    return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), key)
+
+
+def make_train_step(model: Any, optimizer: optax.GradientTransformation, loss_fn: LossFn) -> TrainStep:
+    """Makes the train step.
+
+    Args:
+      model: has Linen's `apply(variables, image, train=True, rngs=..., mutable=...)`, giving [B, classes] logits.
+      optimizer: of optax; the one that init_state had.
+      loss_fn: (logits [B, classes] float32, label [B] int32) -> [B] float32.
+
+    Returns:
+      A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples;
+      the metrics are of the network before the update.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step)
+
+        def mean_loss(params):
+            logits, model_state = model.apply(
+                {"params": params, **state.model_state},
+                scale(batch.image),
+                train=True,
+                rngs={"dropout": dropout_key},
+                mutable=list(state.model_state),
+            )
+            step_metrics = metrics.from_logits(loss_fn(logits, batch.label), logits, batch.label, batch.mask)
+            return step_metrics.loss / jnp.maximum(step_metrics.count, 1), (dict(model_state), step_metrics)
+
+        grads, (model_state, step_metrics) = jax.grad(mean_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, model_state, opt_state, state.key), step_metrics
+
+    return train_step
+
+
+def make_eval_step(model: Any, loss_fn: LossFn) -> EvalStep:
+    """Makes the evaluation step.
+
+    Args:
+      model: has Linen's `apply(variables, image, train=False)`, giving [B, classes] logits.
+      loss_fn: (logits [B, classes] float32, label [B] int32) -> [B] float32.
+
+    Returns:
+      A pure function (state, batch) -> metrics.
+    """
+
+    def eval_step(state: TrainState, batch: Batch) -> Metrics:
+        logits = model.apply({"params": state.params, **state.model_state}, scale(batch.image), train=False)
+        return metrics.from_logits(loss_fn(logits, batch.label), logits, batch.label, batch.mask)
+
+    return eval_step
+
+
+def train_epoch(
+    train_step: TrainStep, state: TrainState, images: jax.Array, labels: jax.Array, batch_size: int
+) -> tuple[TrainState, Metrics]:
+    """Trains one pass over the data in an order drawn from the state's key and epoch: one scan, one program.
+
+    Args:
+      train_step: as make_train_step gives it, or of the same signature.
+      state: at the start of an epoch; which one follows from its step.
+      images: [N, H, W, C] uint8, on the device.
+      labels: [N] int32.
+      batch_size: images a step, at most N; the last batch is padded and masked.
+
+    Returns:
+      The state S = ceil(N / batch_size) steps later, and Metrics of [S] arrays; `merge` adds them up.
+    """
+    epoch = state.step // -(-len(images) // batch_size)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, SHUFFLE), epoch)
+    index, mask = epoch_batches(key, len(images), batch_size)
+
+    def body(state, step):
+        rows, mask = step
+        return train_step(state, Batch(images[rows], labels[rows], mask))
+
+    return jax.lax.scan(body, state, (index, mask))
+
+
+def evaluate(
+    eval_step: EvalStep, state: TrainState, images: jax.Array, labels: jax.Array, batch_size: int = 1000
+) -> Metrics:
+    """Scores every image once.
+
+    Args:
+      eval_step: as make_eval_step gives it, or of the same signature.
+      state: the one to score.
+      images: [N, H, W, C] uint8, on the device.
+      labels: [N] int32.
+      batch_size: images at a time; the last batch is padded and masked.
+
+    Returns:
+      Metrics of scalars over all N images.
+    """
+    index, mask = padded_batches(jnp.arange(len(images), dtype=jnp.int32), min(batch_size, max(len(images), 1)))
+
+    def body(_, step):
+        rows, mask = step
+        return None, eval_step(state, Batch(images[rows], labels[rows], mask))
+
+    return metrics.merge(jax.lax.scan(body, None, (index, mask))[1])
