@@ -1,0 +1,52 @@
+import gzip
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from mnist_jax import data
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Where the four real MNIST files lie; without it the same tests run on the embedded sample.
+REAL = os.environ.get("MNIST_JAX_TEST_DATA")
+
+
+def idx_bytes(array, dims=None):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(dims or array.shape, ">u4").tobytes()
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_folder(folder, arrays, suffix=".gz"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, stem in data.FILES.items():
+        content = idx_bytes(arrays[part])
+        (folder / f"{stem}{suffix}").write_bytes(gzip.compress(content, 1) if suffix else content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset():
+    return data.load_dataset(f"idx:{REAL}" if REAL else "mnist5k")
+
+
+@pytest.fixture(scope="session")
+def small(dataset):
+    """700 training and 130 test digits, as the arrays of four IDX files."""
+    return {
+        "train_images": dataset.train_images[::5][:700, :, :, 0] if not REAL else dataset.train_images[:700, :, :, 0],
+        "train_labels": dataset.train_labels[::5][:700] if not REAL else dataset.train_labels[:700],
+        "test_images": dataset.test_images[::7][:130, :, :, 0],
+        "test_labels": dataset.test_labels[::7][:130],
+    }
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, small):
+    return write_folder(tmp_path_factory.mktemp("digits"), small)
+
+
+@pytest.fixture(scope="session")
+def readme():
+    return (pathlib.Path(__file__).parents[1] / "README.md").read_text()

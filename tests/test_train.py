@@ -1,0 +1,151 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from mnist_jax import metrics
+from mnist_jax.checkpoint import restore_state, save_state
+from mnist_jax.config import Config
+from mnist_jax.losses import LOSSES
+from mnist_jax.models import MODELS, make_model
+from mnist_jax.optimizers import OPTIMIZERS, make_optimizer
+from mnist_jax.train import evaluate, init_state, make_eval_step, make_train_step, train_epoch
+from mnist_jax.types import Batch, Hyperparams
+
+LOSS = LOSSES["sparse_categorical_crossentropy"]
+CONFIG = Config(hidden=(16,))
+
+
+class Noisy(nn.Module):
+    """Dropout and batch norm: a model with hidden randomness and state to lose."""
+
+    @nn.compact
+    def __call__(self, image, train):
+        x = nn.relu(nn.Dense(16)(image.reshape(len(image), -1)))
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        return nn.Dense(10)(nn.Dropout(0.3, deterministic=not train)(x))
+
+
+@pytest.fixture(scope="module")
+def arrays(small):
+    return jnp.asarray(small["train_images"][:90, :, :, None]), jnp.asarray(small["train_labels"][:90], jnp.int32)
+
+
+def setup(arrays, model=None, seed=0):
+    model, optimizer = model or make_model(CONFIG, 10), make_optimizer(CONFIG, Hyperparams(1e-3))
+    return init_state(model, optimizer, jax.random.key(seed), arrays[0][:1]), make_train_step(model, optimizer, LOSS)
+
+
+def assert_same(first, second):
+    first, second = (tree._replace(key=jax.random.key_data(tree.key)) for tree in (first, second))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def differ(first, second):
+    return any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (first.params, second.params)), strict=True))
+
+
+def test_masked_rows_count_for_nothing(arrays):
+    state, step = setup(arrays)
+    images, labels = arrays[0][:8], arrays[1][:8]
+    whole, seen = step(state, Batch(images, labels, jnp.ones(8, bool)))
+    garbage = Batch(jnp.concatenate([images, 255 - images]), jnp.tile(labels, 2), jnp.arange(16) < 8)
+    padded, seen_padded = step(state, garbage)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), whole.params, padded.params)
+    assert int(seen_padded.count) == 8 and int(seen.correct) == int(seen_padded.correct)
+
+
+def test_step_is_the_textbooks(arrays):
+    """One step of SGD on one dense layer, against the gradient written out: x (softmax(xw) - onehot)."""
+    model, optimizer = make_model(Config(hidden=()), 10), optax.sgd(0.5)
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(arrays[0][:20], arrays[1][:20], jnp.ones(20, bool))
+    after, _ = make_train_step(model, optimizer, LOSS)(state, batch)
+    x = np.asarray(batch.image).reshape(20, -1) / np.float32(255)
+    before = state.params["Dense_0"]
+    slope = jax.nn.softmax(x @ before["kernel"] + before["bias"][None]) - np.eye(10)[batch.label]
+    np.testing.assert_allclose(after.params["Dense_0"]["kernel"], before["kernel"] - 0.5 * x.T @ slope / 20, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [None, Noisy()], ids=["perceptron", "noisy"])
+def test_four_epochs_equal_two_saved_restored_and_two(tmp_path, arrays, model):
+    state, step = setup(arrays, model)
+    epoch = jax.jit(lambda state: train_epoch(step, state, *arrays, 40)[0])
+    through = epoch(epoch(epoch(epoch(state))))
+    save_state(tmp_path / "state", epoch(epoch(state)))
+    assert_same(through, epoch(epoch(restore_state(tmp_path / "state", state))))
+    assert int(through.step) == 12
+
+
+def test_same_seed_same_bits_other_seed_other_bits(arrays):
+    results = []
+    for seed in (0, 0, 1):
+        state, step = setup(arrays, Noisy(), seed)
+        results.append(jax.jit(lambda state, step=step: train_epoch(step, state, *arrays, 40)[0])(state))
+    assert_same(results[0], results[1])
+    assert differ(results[0], results[2])
+
+
+def test_dropout_and_order_change_from_step_to_step(arrays):
+    state, step = setup(arrays, Noisy())
+    batch = Batch(*(array[:8] for array in arrays), jnp.ones(8, bool))
+    assert differ(step(state, batch)[0], step(state._replace(step=state.step + 1), batch)[0])
+    first = train_epoch(step, state, *arrays, 40)[1]
+    second = train_epoch(step, state._replace(step=state.step + 3), *arrays, 40)[1]
+    assert float(first.loss[0]) != float(second.loss[0])
+
+
+def test_epoch_counts_every_image_once_and_compiles_once(arrays):
+    state, step = setup(arrays)
+    traces = []
+
+    def epoch(state):
+        traces.append(1)
+        return train_epoch(step, state, *arrays, 40)
+
+    epoch = jax.jit(epoch)
+    for _ in range(3):
+        state, per_step = epoch(state)
+    np.testing.assert_array_equal(per_step.count, [40, 40, 10])
+    assert len(traces) == 1, "a run must compile its epoch once: something in the state changes type or shape"
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 90, 1000])
+def test_evaluate_does_not_depend_on_the_batch_size(arrays, batch_size):
+    state, _ = setup(arrays)
+    got = evaluate(make_eval_step(make_model(CONFIG, 10), LOSS), state, *arrays, batch_size)
+    logits = make_model(CONFIG, 10).apply({"params": state.params}, arrays[0] / np.float32(255))
+    assert int(got.count) == 90 and int(got.correct) == int((logits.argmax(-1) == arrays[1]).sum())
+    assert metrics.compute(got)["loss"] == pytest.approx(float(LOSS(logits, arrays[1]).mean()), rel=1e-5)
+
+
+def test_runs_over_seeds_and_rates_are_one_vmap(arrays):
+    def run(key, rate):
+        optimizer = make_optimizer(CONFIG, Hyperparams(rate))
+        model = make_model(CONFIG, 10)
+        step = make_train_step(model, optimizer, LOSS)
+        return train_epoch(step, init_state(model, optimizer, key, arrays[0][:1]), *arrays, 40)[0]
+
+    keys, rates = jax.vmap(jax.random.key)(jnp.arange(2)), jnp.array([1e-3, 1e-2])
+    grid = jax.jit(jax.vmap(run))(keys, rates)
+    alone = run(keys[1], rates[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, atol=1e-4), grid.params, alone.params)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_learns_a_tiny_set_with_every_optimizer(arrays, model, optimizer):
+    config = Config(model=model, optimizer=optimizer, hidden=(32,))
+    rate = 0.3 if optimizer == "sgd" else 3e-3
+    model, optimizer = make_model(config, 10), make_optimizer(config, Hyperparams(rate))
+    step, state = make_train_step(model, optimizer, LOSS), init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    epoch = jax.jit(lambda state: train_epoch(step, state, *arrays, 30))
+    for _ in range(40):
+        state, per_step = epoch(state)
+    assert metrics.compute(metrics.merge(per_step))["accuracy"] > 0.97
+
+
+def test_nothing_counted_is_not_a_number():
+    assert np.isnan(metrics.compute(metrics.Metrics(0, 0.0, 0))["accuracy"])
