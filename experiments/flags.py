@@ -31,7 +31,9 @@ def define(recipe: Config) -> flags.FlagValues:
             define_by_type[field.type](field.name, default, help, flag_values=values)
         else:
             flags.DEFINE_list(field.name, [str(item) for item in default], help, flag_values=values)
-    flags.DEFINE_string("workdir", "", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME", flag_values=values)
+    flags.DEFINE_string(
+        "workdir", "", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME", flag_values=values
+    )
     flags.DEFINE_boolean("overwrite", False, "replace a result that workdir already holds", flag_values=values)
     flags.DEFINE_boolean("quiet", False, "report no progress", flag_values=values)
     flags.DEFINE_string("platform", "", "cpu, gpu or tpu; empty: the best that JAX finds", flag_values=values)

@@ -1,6 +1,6 @@
 """The lecture's baseline perceptron, 784-784-10, trained by Adam for 10 epochs of batches of 200.
 
-    python -m experiments.perceptron --dataset=mnist5k
+python -m experiments.perceptron --dataset=mnist5k
 """
 
 from experiments import flags

@@ -31,7 +31,7 @@ _HOMES = {
     "split_validation": "data",
     "train_epoch": "train",
 }
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name):

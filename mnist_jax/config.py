@@ -27,7 +27,8 @@ class Config:
 
     experiment: str = _choice("custom", "name of the experiment, for the result file")
     dataset: str = _choice(
-        "mnist", "mnist5k (embedded, no network), mnist, fashion_mnist, kmnist, idx:FOLDER (four IDX files) or tfds:NAME"
+        "mnist",
+        "mnist5k (embedded, no network), mnist, fashion_mnist, kmnist, idx:FOLDER (four IDX files) or tfds:NAME",
     )
     data_dir: str = _choice("", "folder of the data files, placed by hand or fetched; empty: ~/.cache/mnist_jax")
     validation_fraction: float = _choice(0.1, "share of the training images held out for validation, in [0, 1)")

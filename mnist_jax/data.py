@@ -78,7 +78,9 @@ def _read_four(paths: dict[str, pathlib.Path], name: str, class_names: tuple[str
     for part, array in arrays.items():
         wanted = 3 if part.endswith("images") else 1
         if array.ndim != wanted:
-            raise DataError(f"{paths[part]}: holds {array.ndim} dimensions, {part} have {wanted}; are the files swapped?")
+            raise DataError(
+                f"{paths[part]}: holds {array.ndim} dimensions, {part} have {wanted}; are the files swapped?"
+            )
     for split in ("train", "test"):
         images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
         if len(images) != len(labels):
@@ -141,8 +143,10 @@ def _load_fetched(name: str, data_dir: str) -> Dataset:
     if data_dir and not root.is_dir():
         raise DataError(f"--data_dir={data_dir}: no such folder")
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import checksums
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.image_classification import mnist
+
+    tfds.disable_progress_bar()  # so that an error stays one line
 
     builder = getattr(mnist, _FETCHED[name])
     urls = {part: f"{builder.URL.rstrip('/')}/{stem}.gz" for part, stem in FILES.items()}
@@ -153,7 +157,7 @@ def _load_fetched(name: str, data_dir: str) -> Dataset:
             download_dir=root / "downloads", manual_dir=by_hand, dataset_name=name, url_infos=builder.url_infos
         )
         paths = {part: pathlib.Path(path) for part, path in manager.download(urls).items()}
-    except checksums.NonMatchingChecksumError as error:
+    except NonMatchingChecksumError as error:
         wrong = next((f"{stem}.gz" for stem in FILES.values() if f"{stem}.gz" in str(error)), "a file")
         raise DataError(
             f"{by_hand / wrong}: its SHA-256 is not that of {name}'s {wrong}; remove it to have it fetched again"

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax import metrics
@@ -245,5 +244,3 @@ def run(
     }
     write_json(workdir / "result.json", result)
     return result, states
-
-

@@ -33,7 +33,12 @@ def test_result_holds_what_the_readme_promises(tmp_path, config):
     assert [result["runs"][0][split]["count"] for split in ("train", "validation", "test")] == [630, 70, 130]
     assert result["summary"]["test_accuracy"]["n"] == 2
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["seed"], line["epoch"], line["step"]) for line in lines] == [(7, 1, 7), (7, 2, 14), (8, 1, 7), (8, 2, 14)]
+    assert [(line["seed"], line["epoch"], line["step"]) for line in lines] == [
+        (7, 1, 7),
+        (7, 2, 14),
+        (8, 1, 7),
+        (8, 2, 14),
+    ]
     assert config_from_dict(json.loads((tmp_path / "config.json").read_text())).num_seeds == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics.jsonl", "result.json", "state"]
 

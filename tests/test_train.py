@@ -140,7 +140,10 @@ def test_every_model_learns_a_tiny_set_with_every_optimizer(arrays, model, optim
     config = Config(model=model, optimizer=optimizer, hidden=(32,))
     rate = 0.3 if optimizer == "sgd" else 3e-3
     model, optimizer = make_model(config, 10), make_optimizer(config, Hyperparams(rate))
-    step, state = make_train_step(model, optimizer, LOSS), init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    step, state = (
+        make_train_step(model, optimizer, LOSS),
+        init_state(model, optimizer, jax.random.key(0), arrays[0][:1]),
+    )
     epoch = jax.jit(lambda state: train_epoch(step, state, *arrays, 30))
     for _ in range(40):
         state, per_step = epoch(state)

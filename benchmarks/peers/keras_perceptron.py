@@ -38,7 +38,8 @@ def main():
         for part in ("train", "t10k")
     )
     y, y_test = (
-        keras.utils.to_categorical(read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8), 10) for part in ("train", "t10k")
+        keras.utils.to_categorical(read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8), 10)
+        for part in ("train", "t10k")
     )
     train = np.random.RandomState(42).permutation(len(x))[len(x) // 10 :]
     x, y = x[train], y[train]

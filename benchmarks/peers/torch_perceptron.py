@@ -44,7 +44,9 @@ def main():
             loss.backward()
             optimizer.step()
         seconds.append(time.perf_counter() - start)
-    print(json.dumps({"peer": f"torch {torch.__version__}", "seconds_per_epoch_median": statistics.median(seconds[1:])}))
+    print(
+        json.dumps({"peer": f"torch {torch.__version__}", "seconds_per_epoch_median": statistics.median(seconds[1:])})
+    )
 
 
 if __name__ == "__main__":
