@@ -6,7 +6,17 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from mnist_jax.checkpoint import restore_state
+from mnist_jax.config import config_from_dict
+from mnist_jax.models import make_model
+from mnist_jax.optimizers import make_optimizer
+from mnist_jax.train import init_state
+from mnist_jax.types import Hyperparams
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = [path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if "RECIPE" in path.read_text()]
@@ -28,8 +38,11 @@ def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, experiment):
     assert again.stderr == ""
     runs = [json.loads((tmp_path / name / "result.json").read_text())["runs"] for name in "ab"]
     assert runs[0] == runs[1]
-    states = [sorted((tmp_path / name / "state").rglob("*")) for name in "ab"]
-    assert [path.name for path in states[0]] and len(states[0]) == len(states[1])
+    config = config_from_dict(json.loads((tmp_path / "a" / "config.json").read_text()))
+    optimizer = make_optimizer(config, Hyperparams(config.learning_rate))
+    like = init_state(make_model(config, 10), optimizer, jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))
+    params = [restore_state(tmp_path / name / "state" / "seed-7", like).params for name in "ab"]
+    jax.tree.map(np.testing.assert_array_equal, *params)  # two processes, the same bits
 
 
 def test_help_shows_our_flags_with_their_help():
