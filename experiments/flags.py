@@ -36,7 +36,9 @@ def define(recipe: Config) -> flags.FlagValues:
     )
     flags.DEFINE_boolean("overwrite", False, "replace a result that workdir already holds", flag_values=values)
     flags.DEFINE_boolean("quiet", False, "report no progress", flag_values=values)
-    flags.DEFINE_string("platform", "", "cpu, gpu or tpu; empty: the best that JAX finds", flag_values=values)
+    flags.DEFINE_enum(
+        "platform", None, ["cpu", "gpu", "tpu"], "where to run; left out: the best that JAX finds", flag_values=values
+    )
     flags.DEFINE_string("config", "", "config.json of a run to repeat; other flags change it", flag_values=values)
     flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
     return values
@@ -103,7 +105,7 @@ def main(recipe: Config, doc: str) -> None:
         from mnist_jax import runner
 
         result, _ = runner.run(
-            config, workdir, overwrite=values.overwrite, quiet=values.quiet, platform_name=values.platform
+            config, workdir, overwrite=values.overwrite, quiet=values.quiet, platform_name=values.platform or ""
         )
         accuracy = result["summary"]["test_accuracy"]
         print(f"Results: {workdir}")

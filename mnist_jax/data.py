@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import os
 import pathlib
+import urllib.request
 import zlib
 
 import jax
@@ -152,7 +153,12 @@ def _load_fetched(name: str, data_dir: str) -> Dataset:
     urls = {part: f"{builder.URL.rstrip('/')}/{stem}.gz" for part, stem in FILES.items()}
     own = root / name
     by_hand = own if (own / f"{FILES['train_images']}.gz").exists() else root
+    missing = [part for part, stem in FILES.items() if not (by_hand / f"{stem}.gz").exists()]
     try:
+        if missing and len(list((root / "downloads" / name).rglob("*.gz"))) < len(FILES):
+            # TFDS retries a lost network for minutes, and warns each time: ask once first.
+            head = urllib.request.Request(urls[missing[0]], method="HEAD")
+            urllib.request.urlopen(head, timeout=20).close()
         manager = tfds.download.DownloadManager(
             download_dir=root / "downloads", manual_dir=by_hand, dataset_name=name, url_infos=builder.url_infos
         )
@@ -160,7 +166,7 @@ def _load_fetched(name: str, data_dir: str) -> Dataset:
     except NonMatchingChecksumError as error:
         wrong = next((f"{stem}.gz" for stem in FILES.values() if f"{stem}.gz" in str(error)), "a file")
         raise DataError(
-            f"{by_hand / wrong}: its SHA-256 is not that of {name}'s {wrong}; remove it to have it fetched again"
+            f"{by_hand / wrong}: its SHA-256 is not that of {name}'s {wrong}; remove it to have it fetched"
         ) from None
     except Exception as error:  # a dozen libraries' network and file errors meet here
         raise DataError(
@@ -177,7 +183,10 @@ def _load_tfds(name: str, data_dir: str) -> Dataset:
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
         for split in ("train", "test"):
-            rows = list(builder.as_data_source(split=split))
+            try:
+                rows = list(builder.as_data_source(split=split))
+            except NotImplementedError:  # prepared in TensorFlow's own format
+                rows = list(tfds.as_numpy(builder.as_dataset(split=split)))
             arrays[f"{split}_images"] = np.stack([row["image"] for row in rows])
             arrays[f"{split}_labels"] = np.array([row["label"] for row in rows], np.int32)
         class_names = tuple(builder.info.features["label"].names)
@@ -187,7 +196,7 @@ def _load_tfds(name: str, data_dir: str) -> Dataset:
         ) from None
     except Exception as error:  # TFDS raises many kinds; none of them is ours
         raise DataError(
-            f"tfds:{name}: can't be read ({type(error).__name__}: {' '.join(str(error).split())[:160]}); "
+            f"tfds:{name}: can't be read ({type(error).__name__}: {str(error).strip().splitlines()[0][:160]}); "
             "it must be a prepared image-classification data set (image, label; train, test) in array_record format"
         ) from None
     if arrays["train_images"].dtype != np.uint8 or arrays["train_images"].ndim != 4:

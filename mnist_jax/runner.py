@@ -60,7 +60,7 @@ def _devices(name: str) -> Sequence[jax.Device]:
         if name:
             jax.config.update("jax_platforms", name)
         return jax.devices()
-    except RuntimeError:
+    except (RuntimeError, AssertionError):  # the latter where jax lacks the platform's plugin
         raise ConfigError(
             f"--platform={name}: JAX finds no such platform here; leave it out, or install jax for it"
         ) from None

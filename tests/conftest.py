@@ -34,11 +34,12 @@ def dataset():
 @pytest.fixture(scope="session")
 def small(dataset):
     """700 training and 130 test digits, as the arrays of four IDX files."""
+    train, test = (np.random.RandomState(0).permutation(len(x))[:n] for x, n in ((dataset[0], 700), (dataset[2], 130)))
     return {
-        "train_images": dataset.train_images[::5][:700, :, :, 0] if not REAL else dataset.train_images[:700, :, :, 0],
-        "train_labels": dataset.train_labels[::5][:700] if not REAL else dataset.train_labels[:700],
-        "test_images": dataset.test_images[::7][:130, :, :, 0],
-        "test_labels": dataset.test_labels[::7][:130],
+        "train_images": dataset.train_images[train, :, :, 0],
+        "train_labels": dataset.train_labels[train],
+        "test_images": dataset.test_images[test, :, :, 0],
+        "test_labels": dataset.test_labels[test],
     }
 
 
