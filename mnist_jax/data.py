@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import importlib.resources
+import importlib.util
 import os
 import pathlib
 import urllib.request
@@ -186,6 +187,8 @@ def _load_tfds(name: str, data_dir: str) -> Dataset:
             try:
                 rows = list(builder.as_data_source(split=split))
             except NotImplementedError:  # prepared in TensorFlow's own format
+                if importlib.util.find_spec("tensorflow") is None:  # TFDS's own word for it is a banner
+                    raise ImportError("its files are in TFRecord format") from None
                 rows = list(tfds.as_numpy(builder.as_dataset(split=split)))
             arrays[f"{split}_images"] = np.stack([row["image"] for row in rows])
             arrays[f"{split}_labels"] = np.array([row["label"] for row in rows], np.int32)
