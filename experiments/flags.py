@@ -1,50 +1,91 @@
-"""The only file that defines flags: one for each field of Config, and those that say where and how to run."""
+"""The only file that defines flags: one for each field of the dataclasses that hold an experiment's choices."""
 
 import dataclasses
 import json
 import pathlib
 import sys
 import time
+import types
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from absl import flags
 
-from mnist_jax.config import Config, config_from_dict
+from mnist_jax.config import Config, choice, config_from_dict
 from mnist_jax.errors import ConfigError, MnistJaxError
 
+Choices = TypeVar("Choices")
 
-def define(recipe: Config) -> flags.FlagValues:
+
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Where and how a training experiment runs: what changes none of its numbers."""
+
+    workdir: str = choice("", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME")
+    overwrite: bool = choice(False, "replace a result that workdir already holds")
+    quiet: bool = choice(False, "report no progress")
+    plots: bool = choice(None, "draw learning curves, mistakes and filters into workdir; left out: on a terminal")
+    summary: bool = choice(False, "print the layers, their shapes and parameter counts first")
+    platform: str = choice("", "cpu, gpu or tpu; left out: the best that JAX finds")
+    config: str = choice("", "config.json of a run to repeat; other flags change it")
+
+
+def define(*choices: Any) -> flags.FlagValues:
     """Defines the flags of an experiment, in a FlagValues of their own.
 
     Args:
-      recipe: its values are the flags' defaults.
+      *choices: dataclass instances; each field made by config.choice is a flag, its value there the default.
 
     Returns:
       Flags, not yet parsed.
     """
     values = flags.FlagValues()
-    define_by_type = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
-    for field in dataclasses.fields(Config):
-        default, help = getattr(recipe, field.name), field.metadata["help"]
-        if field.name == "experiment":
-            continue
-        if field.type in define_by_type:
-            define_by_type[field.type](field.name, default, help, flag_values=values)
-        else:
-            flags.DEFINE_list(field.name, [str(item) for item in default], help, flag_values=values)
-    flags.DEFINE_string(
-        "workdir", "", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME", flag_values=values
-    )
-    flags.DEFINE_boolean("overwrite", False, "replace a result that workdir already holds", flag_values=values)
-    flags.DEFINE_boolean("quiet", False, "report no progress", flag_values=values)
-    flags.DEFINE_enum(
-        "platform", None, ["cpu", "gpu", "tpu"], "where to run; left out: the best that JAX finds", flag_values=values
-    )
-    flags.DEFINE_string("config", "", "config.json of a run to repeat; other flags change it", flag_values=values)
+    by_type = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    for holder in choices:
+        for field in dataclasses.fields(holder):
+            if "help" not in field.metadata:
+                continue
+            default, help = getattr(holder, field.name), field.metadata["help"]
+            if isinstance(field.type, types.GenericAlias):
+                flags.DEFINE_list(field.name, [str(item) for item in default], help, flag_values=values)
+            else:
+                by_type[field.type](field.name, default, help, flag_values=values)
     flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
     return values
 
 
-def read(values: flags.FlagValues, recipe: Config) -> Config:
+def given(values: flags.FlagValues, choices: Any) -> dict[str, Any]:
+    """Picks the flags that the user wrote.
+
+    Args:
+      values: parsed flags.
+      choices: dataclass instance whose fields count.
+
+    Returns:
+      From field names to values.
+
+    Raises:
+      ConfigError: a list that does not hold whole numbers.
+    """
+    chosen = {}
+    for field in dataclasses.fields(choices):
+        if field.name in values and values[field.name].present:
+            value = getattr(values, field.name)
+            if isinstance(value, list):
+                try:
+                    value = tuple(int(item) for item in value if item)
+                except ValueError:
+                    raise ConfigError(f"--{field.name}={','.join(value)}: must be whole numbers") from None
+            chosen[field.name] = value
+    return chosen
+
+
+def read_config(values: flags.FlagValues, recipe: Config) -> Config:
     """Makes the Config that parsed flags say: the recipe, changed by --config's file, changed by the flags given.
 
     Args:
@@ -68,52 +109,76 @@ def read(values: flags.FlagValues, recipe: Config) -> Config:
         if not isinstance(stored, dict):
             raise ConfigError(f"--config={values.config}: must hold one JSON object, as a run's config.json does")
         chosen |= stored
-    for field in dataclasses.fields(Config):
-        if field.name in values and values[field.name].present:
-            value = getattr(values, field.name)
-            if isinstance(value, list):
-                try:
-                    value = tuple(int(item) for item in value if item)
-                except ValueError:
-                    raise ConfigError(f"--{field.name}={','.join(value)}: must be whole numbers") from None
-            chosen[field.name] = value
-    return config_from_dict(chosen)
+    return config_from_dict(chosen | given(values, recipe))
 
 
-def main(recipe: Config, doc: str) -> None:
-    """Runs an experiment from the command line, and ends the process with its exit status.
+def command(doc: str, choices: tuple[Any, ...], function: Callable[[flags.FlagValues, list[str]], None]) -> None:
+    """Runs a command, and ends the process with its exit status: each error is one line.
 
     Args:
-      recipe: the experiment's Config.
       doc: its module docstring, shown by --help.
+      choices: dataclass instances that define its flags.
+      function: (parsed flags, the words that are no flags) -> None.
     """
     try:
-        values = define(recipe)
+        values = define(*choices)
         try:
             rest = values(sys.argv)[1:]
         except flags.Error as error:
             raise ConfigError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
         if values.help:
             print(f"{doc.strip()}\n\nFlags:\n{values.module_help(__spec__.name)}")
-            sys.exit(0)
-        if rest:
-            raise ConfigError(f"{rest[0]!r} is not a flag; write --NAME=VALUE (--help lists the flags)")
-        config = read(values, recipe)
-        source = config.dataset.partition(":")[0]
-        workdir = values.workdir or f"runs/{config.experiment}-{source}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-        from mnist_jax import runner
-
-        result, _ = runner.run(
-            config, workdir, overwrite=values.overwrite, quiet=values.quiet, platform_name=values.platform or ""
-        )
-        accuracy = result["summary"]["test_accuracy"]
-        print(f"Results: {workdir}")
-        spread = f" (standard deviation {100 * accuracy['std']:.2f}, n={accuracy['n']})" if accuracy["n"] > 1 else ""
-        print(f"Baseline Error: {100 * (1 - accuracy['mean']):.2f}%{spread}")
+            return
+        function(values, rest)
     except MnistJaxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def refuse(rest: list[str]) -> None:
+    """Refuses words that are no flags.
+
+    Args:
+      rest: the words.
+
+    Raises:
+      ConfigError: there are some.
+    """
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not a flag; write --NAME=VALUE (--help lists the flags)")
+
+
+def main(recipe: Config, doc: str) -> None:
+    """Runs a training experiment from the command line.
+
+    Args:
+      recipe: the experiment's Config.
+      doc: its module docstring, shown by --help.
+    """
+
+    def train(values: flags.FlagValues, rest: list[str]) -> None:
+        refuse(rest)
+        config = read_config(values, recipe)
+        source = config.dataset.partition(":")[0]
+        workdir = values.workdir or f"runs/{config.experiment}-{source}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+        from mnist_jax import runner
+
+        result, _ = runner.run(
+            config,
+            workdir,
+            overwrite=values.overwrite,
+            quiet=values.quiet,
+            plots=sys.stderr.isatty() if values.plots is None else values.plots,
+            summary=values.summary,
+            platform_name=values.platform,
+        )
+        accuracy = result["summary"]["test_accuracy"]
+        print(f"Results: {workdir}")
+        spread = f" (standard deviation {100 * accuracy['std']:.2f}, n={accuracy['n']})" if accuracy["n"] > 1 else ""
+        print(f"Baseline Error: {100 * (1 - accuracy['mean']):.2f}%{spread}")
+
+    command(doc, (recipe, Where()), train)

@@ -1,6 +1,6 @@
 """The lecture's baseline perceptron, 784-784-10, trained by Adam for 10 epochs of batches of 200.
 
-python -m experiments.perceptron --dataset=mnist5k
+python -m experiments.perceptron --dataset=mnist
 """
 
 from experiments import flags
@@ -10,12 +10,12 @@ RECIPE = Config(
     experiment="perceptron",
     model="perceptron",
     hidden=(784,),
+    kernel_init="normal",
     loss="sparse_categorical_crossentropy",
     optimizer="adam",
     learning_rate=1e-3,
     batch_size=200,
     epochs=10,
-    seed=7,
 )
 
 if __name__ == "__main__":

@@ -5,7 +5,13 @@ import pathlib
 
 import jax
 
+from mnist_jax.errors import DataError
 from mnist_jax.types import TrainState
+
+
+def _same_kind(saved: jax.Array, wanted: jax.Array) -> None:
+    if saved.shape != wanted.shape or saved.dtype != wanted.dtype:
+        raise ValueError(f"{saved.dtype}{list(saved.shape)} where {wanted.dtype}{list(wanted.shape)} is wanted")
 
 
 def save_state(path: str | os.PathLike, state: TrainState) -> None:
@@ -31,10 +37,21 @@ def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
 
     Returns:
       The saved state, equal bit for bit.
+
+    Raises:
+      DataError: the checkpoint is missing, broken or of another network.
     """
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
-        target = like._replace(key=jax.random.key_data(like.key))._asdict()
-        saved = checkpointer.restore(pathlib.Path(path).absolute(), target)
+    if not pathlib.Path(path).is_dir():
+        raise DataError(f"{path}: no such checkpoint; run the experiment again")
+    target = like._replace(key=jax.random.key_data(like.key))._asdict()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.restore(pathlib.Path(path).absolute(), target)
+        jax.tree.map(_same_kind, saved, target)
+    except Exception as error:  # orbax raises many kinds, over many lines
+        raise DataError(
+            f"{path}: not a checkpoint of this network ({str(error).strip().splitlines()[0][:120]})"
+        ) from None
     return TrainState(**{**saved, "key": jax.random.wrap_key_data(saved["key"])})

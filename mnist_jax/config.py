@@ -1,4 +1,4 @@
-"""The choices of a run that shape its program, and their validation. A recipe is one Config."""
+"""The choices of a run, and their validation. A recipe is one Config."""
 
 import dataclasses
 import math
@@ -9,7 +9,16 @@ from typing import Any
 from mnist_jax.errors import ConfigError, nearest
 
 
-def _choice(default: Any, help: str) -> Any:
+def choice(default: Any, help: str) -> Any:
+    """Makes a dataclass field that is also a flag.
+
+    Args:
+      default: its value where nothing is said; str, int, float, bool or tuple of int.
+      help: what --help says of it.
+
+    Returns:
+      A dataclass field.
+    """
     return dataclasses.field(default=default, metadata={"help": help})
 
 
@@ -25,37 +34,93 @@ class Config:
     mnist_jax.errors.ConfigError: --batch_size=0: must be at least 1
     """
 
-    experiment: str = _choice("custom", "name of the experiment, for the result file")
-    dataset: str = _choice(
+    experiment: str = "custom"  # for the result file
+    dataset: str = choice(
         "mnist",
         "mnist5k (embedded, no network), mnist, fashion_mnist, kmnist, idx:FOLDER (four IDX files) or tfds:NAME",
     )
-    data_dir: str = _choice("", "folder of the data files, placed by hand or fetched; empty: ~/.cache/mnist_jax")
-    validation_fraction: float = _choice(0.1, "share of the training images held out for validation, in [0, 1)")
-    model: str = _choice("perceptron", "name in mnist_jax.models.MODELS")
-    hidden: tuple[int, ...] = _choice((784,), "units of each hidden layer, separated by commas; empty for none")
-    loss: str = _choice("sparse_categorical_crossentropy", "name in mnist_jax.losses.LOSSES")
-    optimizer: str = _choice("adam", "name in mnist_jax.optimizers.OPTIMIZERS")
-    learning_rate: float = _choice(1e-3, "the optimizer's step length")
-    batch_size: int = _choice(200, "training images a step")
-    epochs: int = _choice(10, "passes over the training images; 0 scores the untrained network")
-    seed: int = _choice(7, "root of all randomness; the first one with --num_seeds")
-    num_seeds: int = _choice(1, "runs, with seeds seed, seed + 1, ...; their mean and deviation are reported")
-    eval_every: int = _choice(1, "epochs between validations; 0 validates only at the end")
+    data_dir: str = choice("", "folder of the data files, placed by hand or fetched; empty: ~/.cache/mnist_jax")
+    validation_fraction: float = choice(0.1, "share of the training images held out for validation, in [0, 1)")
+    model: str = choice("perceptron", "softmax, perceptron, cnn, deep_cnn, rnn or embedding (mnist_jax.models.MODELS)")
+    hidden: tuple[int, ...] = choice((784,), "units of each hidden layer, separated by commas; empty for none")
+    filters: tuple[int, ...] = choice((32,), "filters of each convolutional stage (cnn, deep_cnn)")
+    kernel_size: int = choice(5, "side of the first stage's convolution kernels, in pixels (cnn, deep_cnn)")
+    cell: str = choice("lstm", "recurrent cell: lstm or gru (rnn)")
+    tokens: str = choice("patches", "what is embedded: patches, or the grey levels of the halved image (embedding)")
+    activation: str = choice("relu", "name in mnist_jax.layers.ACTIVATIONS, as Keras has it")
+    kernel_init: str = choice("glorot_uniform", "name in mnist_jax.layers.INITIALIZERS, as Keras has it")
+    norm: str = choice("none", "normalisation of each hidden layer before its activation: none, batch or layer")
+    dropout: float = choice(0.0, "share of activations dropped in training, in [0, 1)")
+    rotation: float = choice(0.0, "augmentation: turn by up to so many degrees")
+    zoom: float = choice(0.0, "augmentation: scale by up to this share, in [0, 1)")
+    shift: float = choice(0.0, "augmentation: move by up to so many pixels")
+    loss: str = choice("sparse_categorical_crossentropy", "name in mnist_jax.losses.LOSSES, as Keras has it")
+    from_logits: bool = choice(True, "whether the loss takes logits; otherwise it takes softmax's probabilities")
+    label_smoothing: float = choice(0.0, "share of each target spread over all classes, in [0, 1)")
+    l1: float = choice(0.0, "weight of the kernels' sum of magnitudes in the loss")
+    l2: float = choice(0.0, "weight of the kernels' sum of squares in the loss")
+    optimizer: str = choice("adam", "name in mnist_jax.optimizers.OPTIMIZERS, as Keras has it")
+    learning_rate: float = choice(1e-3, "the optimizer's step length; a schedule's highest")
+    schedule: str = choice("constant", "course of the learning rate, a name in mnist_jax.optimizers.SCHEDULES")
+    warmup_epochs: float = choice(0.0, "epochs in which the learning rate rises from 0, before the schedule")
+    momentum: float = choice(0.0, "momentum, in [0, 1) (sgd, rmsprop)")
+    nesterov: bool = choice(False, "Nesterov's momentum (sgd, rmsprop)")
+    weight_decay: float = choice(0.0, "decoupled weight decay a step, times the learning rate; 0 also for adamw")
+    clip_norm: float = choice(0.0, "gradients longer than this are shortened to it; 0 for none")
+    batch_size: int = choice(200, "training images a step")
+    epochs: int = choice(10, "passes over the training images; 0 scores the untrained network")
+    patience: int = choice(0, "stop after so many validations without a lower loss; 0 never stops early")
+    seed: int = choice(7, "root of all randomness; the first one with --num_seeds")
+    num_seeds: int = choice(1, "runs, with seeds seed, seed + 1, ...; their mean and deviation are reported")
+    eval_every: int = choice(1, "epochs between validations; 0 validates only at the end")
 
     def __post_init__(self):
-        for name in ("learning_rate", "validation_fraction"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"--{name}={getattr(self, name)}: must be a finite number")
-        for name, low in {"batch_size": 1, "epochs": 0, "num_seeds": 1, "eval_every": 0, "seed": 0}.items():
-            if getattr(self, name) < low:
-                raise ConfigError(f"--{name}={getattr(self, name)}: must be at least {low}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is float and not math.isfinite(value):
+                raise ConfigError(f"--{field.name}={value}: must be a finite number")
+            low, below = _RANGES.get(field.name, (None, None))
+            for number in value if isinstance(value, tuple) else (value,):
+                if low is not None and number < low:
+                    raise ConfigError(f"--{field.name}={_shown(value)}: must be at least {low}")
+                if below is not None and number >= below:
+                    raise ConfigError(f"--{field.name}={_shown(value)}: must be in [{low}, {below})")
         if self.seed + self.num_seeds > 2**31:
             raise ConfigError(f"--seed={self.seed}: seeds must stay below 2147483648")
-        if not 0 <= self.validation_fraction < 1:
-            raise ConfigError(f"--validation_fraction={self.validation_fraction}: must be in [0, 1)")
-        if any(units < 1 for units in self.hidden):
-            raise ConfigError(f"--hidden={','.join(map(str, self.hidden))}: each layer needs at least 1 unit")
+        if self.patience and not (self.eval_every and self.validation_fraction):
+            raise ConfigError(f"--patience={self.patience}: needs --eval_every and --validation_fraction above 0")
+        if self.nesterov and not self.momentum:
+            raise ConfigError("--nesterov: needs --momentum above 0")
+
+
+_RANGES = {  # the least value, and the one that is too much
+    "validation_fraction": (0, 1),
+    "hidden": (1, None),
+    "filters": (1, None),
+    "kernel_size": (1, 29),
+    "dropout": (0, 1),
+    "rotation": (0, 360),
+    "zoom": (0, 1),
+    "shift": (0, None),
+    "label_smoothing": (0, 1),
+    "l1": (0, None),
+    "l2": (0, None),
+    "learning_rate": (0, None),
+    "warmup_epochs": (0, None),
+    "momentum": (0, 1),
+    "weight_decay": (0, None),
+    "clip_norm": (0, None),
+    "batch_size": (1, None),
+    "epochs": (0, None),
+    "patience": (0, None),
+    "seed": (0, None),
+    "num_seeds": (1, None),
+    "eval_every": (0, None),
+}
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:

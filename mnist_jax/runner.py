@@ -1,44 +1,26 @@
-"""A whole run with its side effects: progress, evaluation, checkpoints and the result file. The only impure module."""
+"""A whole run with its side effects: progress, evaluation, checkpoints and the result file; and a run read back."""
 
 import dataclasses
 import functools
 import json
 import os
 import pathlib
-import platform
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mnist_jax import metrics
-from mnist_jax.checkpoint import save_state
-from mnist_jax.config import Config
+from mnist_jax.checkpoint import restore_state, save_state
+from mnist_jax.config import Config, config_from_dict
 from mnist_jax.data import load_dataset, split_validation
-from mnist_jax.errors import ConfigError, DivergedError, lookup
-from mnist_jax.losses import LOSSES
-from mnist_jax.models import make_model
-from mnist_jax.optimizers import make_optimizer
-from mnist_jax.train import evaluate, init_state, make_eval_step, make_train_step, train_epoch
-from mnist_jax.types import Hyperparams, TrainState
-
-
-def write_json(path: pathlib.Path, *values: Any) -> None:
-    """Writes a JSON file that appears whole or not at all: one value indented, or one value a line for .jsonl.
-
-    Args:
-      path: where to.
-      *values: what to write.
-    """
-    indent = None if path.suffix == ".jsonl" else 2
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text("".join(json.dumps(value, indent=indent) + "\n" for value in values))
-    aside.replace(path)
+from mnist_jax.errors import ConfigError, DataError, DivergedError
+from mnist_jax.models import tabulate
+from mnist_jax.plots import save_pictures
+from mnist_jax.report import Progress, commit, summarize, versions, write_json
+from mnist_jax.train import Parts, check, evaluate, make_parts, predict, train_epoch
+from mnist_jax.types import Metrics, TrainState
 
 
 def _claim_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
@@ -55,104 +37,60 @@ def _claim_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
         raise ConfigError(f"--workdir={workdir}: can't be written: {error.strerror}; name another folder") from None
 
 
-def _devices(name: str) -> Sequence[jax.Device]:
+def _refuse_divergence(per_step: Metrics, seed: int, steps_before: int, config: Config) -> None:
+    bad = np.flatnonzero(~np.isfinite(np.asarray(per_step.loss)))
+    if len(bad):
+        raise DivergedError(
+            f"seed {seed}: the loss became {per_step.loss[bad[0]]} in epoch {steps_before // len(per_step.loss) + 1}, "
+            f"at step {steps_before + bad[0] + 1}; try a smaller --learning_rate than {config.learning_rate} (the "
+            "workdir's metrics.jsonl has the epochs before)"
+        )
+
+
+def choose_device(name: str) -> jax.Device:
+    """Chooses where everything after it runs, for the whole process.
+
+    Args:
+      name: cpu, gpu or tpu; empty for JAX's own choice.
+
+    Returns:
+      The first device there.
+
+    Raises:
+      ConfigError: there is none.
+    """
     try:
         if name:
             jax.config.update("jax_platforms", name)
-        return jax.devices()
+        return jax.devices()[0]
     except (RuntimeError, AssertionError):  # the latter where jax lacks the platform's plugin
         raise ConfigError(
             f"--platform={name}: JAX finds no such platform here; leave it out, or install jax for it"
         ) from None
 
 
-class Progress:
-    """Reports a run: a bar on a terminal, a line an epoch elsewhere, nothing when quiet. It changes no number."""
-
-    def __init__(self, epochs: int, quiet: bool, stream: Any = None):
-        self.stream = stream or sys.stderr
-        self.quiet, self.epochs, self.bar = quiet, epochs, None
-        if not quiet and self.stream.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=epochs, unit="epoch", file=self.stream)
-
-    def epoch(self, record: dict[str, Any], images_per_second: float) -> None:
-        """Reports one epoch.
-
-        Args:
-          record: a line of metrics.jsonl.
-          images_per_second: training speed.
-        """
-        facts = {"loss": f"{record['train']['loss']:.4f}", "accuracy": f"{record['train']['accuracy']:.4f}"}
-        if "validation" in record:
-            facts["val_accuracy"] = f"{record['validation']['accuracy']:.4f}"
-        facts["images/s"] = f"{images_per_second:,.0f}"
-        if self.bar is not None:
-            self.bar.set_postfix(facts)
-            self.bar.update()
-        elif not self.quiet:
-            told = "  ".join(f"{name} {value}" for name, value in facts.items())
-            print(f"seed {record['seed']}  epoch {record['epoch']}/{self.epochs}  {told}", file=self.stream, flush=True)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        if self.bar is not None:
-            self.bar.close()
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this package runs from; None where it is installed without one."""
-    root = pathlib.Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return told.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    import importlib.metadata
-
-    names = ("mnist_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
-
-
-def summarize(scores: Sequence[float]) -> dict[str, float | None]:
-    """Mean, sample standard deviation, extremes and number of some scores.
-
-    Args:
-      scores: one a seed.
-
-    Returns:
-      `std` is None for a single score.
-
-    >>> summarize([0.5, 1.0])["mean"]
-    0.75
-    """
-    return {
-        "mean": statistics.fmean(scores),
-        "std": statistics.stdev(scores) if len(scores) > 1 else None,
-        "min": min(scores),
-        "max": max(scores),
-        "n": len(scores),
-    }
-
-
 def run(
-    config: Config, workdir: str | os.PathLike, *, overwrite: bool = False, quiet: bool = False, platform_name: str = ""
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    plots: bool = False,
+    summary: bool = False,
+    platform_name: str = "",
 ) -> tuple[dict[str, Any], list[TrainState]]:
     """Trains and scores a network for each seed, and writes what came of it.
 
-    Writes into workdir: config.json, metrics.jsonl (a line an epoch), state/seed-N (orbax), result.json (last).
+    Writes into workdir: config.json, metrics.jsonl (a line an epoch), state/seed-N (orbax), pictures, and result.json
+    last.
 
     Args:
       config: what to run.
       workdir: folder to write, made if missing.
       overwrite: whether a result that is there may be replaced.
       quiet: whether to report no progress.
+      plots: whether to draw learning curves, confusion matrix, worst mistakes and first-layer filters.
+      summary: whether to print the network's layers, shapes and parameter counts first.
       platform_name: cpu, gpu or tpu; empty for JAX's own choice.
 
     Returns:
@@ -162,65 +100,59 @@ def run(
       ConfigError, DataError: before anything is written.
       DivergedError: the loss became NaN or infinite; config.json and the good epochs' metrics stay.
     """
-    begin = time.perf_counter()
+    begin, version = time.perf_counter(), commit()
     workdir = pathlib.Path(workdir).expanduser()
-    optimizer = make_optimizer(config, Hyperparams(config.learning_rate))
-    loss_fn = lookup(LOSSES, "loss", config.loss)
-    make_model(config, classes=1)  # refuses a wrong name before the data is read
-    device = _devices(platform_name)[0]
+    check(config)
+    device = choose_device(platform_name)
     dataset = load_dataset(config.dataset, config.data_dir)
     train_rows, validation_rows = split_validation(len(dataset.train_images), config.validation_fraction)
     if config.batch_size > len(train_rows):
         raise ConfigError(f"--batch_size={config.batch_size}: larger than the {len(train_rows)} training images")
+    steps_per_epoch = -(-len(train_rows) // config.batch_size)
+    shape = dataset.train_images.shape[1:]
+    parts = make_parts(config, len(dataset.class_names), shape, config.epochs * steps_per_epoch)
     _claim_workdir(workdir, overwrite)
     write_json(workdir / "config.json", dataclasses.asdict(config))
+    if summary:
+        print(tabulate(parts.model, shape))
     splits = {
         "train": (dataset.train_images[train_rows], dataset.train_labels[train_rows]),
         "validation": (dataset.train_images[validation_rows], dataset.train_labels[validation_rows]),
         "test": (dataset.test_images, dataset.test_labels),
     }
     splits = {name: jax.device_put(arrays, device) for name, arrays in splits.items() if len(arrays[1])}
-    model = make_model(config, len(dataset.class_names))
     loaded = time.perf_counter()
 
-    init = jax.jit(lambda key: init_state(model, optimizer, key, splits["train"][0][:1]))
+    init = jax.jit(parts.init)
     states = [init(jax.random.key(config.seed + i)) for i in range(config.num_seeds)]
-    train_step = make_train_step(model, optimizer, loss_fn)
-    epoch_fn = functools.partial(train_epoch, train_step, batch_size=config.batch_size)
+    epoch_fn = functools.partial(train_epoch, parts.train_step, batch_size=config.batch_size)
     epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(states[0], *splits["train"]).compile()
-    eval_fn = functools.partial(evaluate, make_eval_step(model, loss_fn))
-    eval_fns = {name: jax.jit(eval_fn).lower(states[0], *arrays).compile() for name, arrays in splits.items()}
+    eval_fn = jax.jit(functools.partial(evaluate, parts.eval_step))
+    eval_fns = {name: eval_fn.lower(states[0], *arrays).compile() for name, arrays in splits.items()}
     compiled = time.perf_counter()
 
     def score(name: str, state: TrainState) -> dict[str, float]:
         return metrics.compute(jax.device_get(eval_fns[name](state, *splits[name])))
 
-    records, runs = [], []
-    steps_per_epoch = -(-len(train_rows) // config.batch_size)
+    records, runs, epoch_seconds = [], [], []
     for i, seed in enumerate(range(config.seed, config.seed + config.num_seeds)):
-        progress = Progress(config.epochs, quiet)
-        try:
+        losses = []
+        with Progress(config.epochs, quiet) as progress:
             for epoch in range(1, config.epochs + 1):
                 tick = time.perf_counter()
                 states[i], per_step = jax.block_until_ready(epoch_fn(states[i], *splits["train"]))
-                took = time.perf_counter() - tick
-                bad = np.flatnonzero(~np.isfinite(np.asarray(per_step.loss)))
-                if len(bad):
-                    raise DivergedError(
-                        f"seed {seed}: the loss became {per_step.loss[bad[0]]} in epoch {epoch}, at step "
-                        f"{(epoch - 1) * steps_per_epoch + bad[0] + 1}; try a smaller --learning_rate than "
-                        f"{config.learning_rate} (the epochs before are in {workdir / 'metrics.jsonl'})"
-                    )
+                epoch_seconds.append(round(time.perf_counter() - tick, 4))
+                _refuse_divergence(per_step, seed, (epoch - 1) * steps_per_epoch, config)
                 train_metrics = metrics.compute(jax.device_get(metrics.merge(per_step)))
                 record = {"seed": seed, "epoch": epoch, "step": epoch * steps_per_epoch, "train": train_metrics}
                 if "validation" in splits and config.eval_every and epoch % config.eval_every == 0:
                     record["validation"] = score("validation", states[i])
-                record["seconds"] = round(took, 4)
+                    losses.append(record["validation"]["loss"])
                 records.append(record)
                 write_json(workdir / "metrics.jsonl", *records)
-                progress.epoch(record, len(train_rows) / took)
-        finally:
-            progress.close()
+                progress.epoch(record, len(train_rows) / epoch_seconds[-1])
+                if config.patience and len(losses) - 1 - losses.index(min(losses, default=0)) >= config.patience:
+                    break
         save_state(workdir / "state" / f"seed-{seed}", states[i])
         scores = {name: score(name, states[i]) for name in splits}
         runs.append({"seed": seed, "steps": int(states[i].step), **scores})
@@ -228,8 +160,14 @@ def run(
 
     result = {
         "experiment": config.experiment,
-        "dataset": {"name": dataset.name, "sha256": dataset.sha256},
+        "dataset": {
+            "name": dataset.name,
+            "sha256": dataset.sha256,
+            "class_names": dataset.class_names,
+            "image_shape": shape,
+        },
         "config": dataclasses.asdict(config),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(states[0].params)),
         "runs": runs,
         "summary": {"test_accuracy": summarize([run["test"]["accuracy"] for run in runs])},
         "seconds": {
@@ -237,10 +175,57 @@ def run(
             "compile": compiled - loaded,
             "train": trained - compiled,
             "total": trained - begin,
+            "epochs": epoch_seconds,
         },
-        "versions": _versions(),
+        "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
-        "commit": _commit(),
+        "commit": version,
     }
+    if plots:
+        logits = jax.jit(functools.partial(predict, parts.model))(states[0], splits["test"][0])
+        save_pictures(workdir, records, dataset, np.asarray(logits), jax.device_get(states[0].params))
     write_json(workdir / "result.json", result)
     return result, states
+
+
+class Run(NamedTuple):
+    """A finished run, read back."""
+
+    config: Config
+    result: dict[str, Any]  # of result.json
+    parts: Parts
+    state: TrainState
+
+
+def load_run(workdir: str | os.PathLike, seed: int | None = None) -> Run:
+    """Reads a finished run's network.
+
+    Args:
+      workdir: folder that `run` wrote.
+      seed: which of the run's seeds; None for its first.
+
+    Returns:
+      The run.
+
+    Raises:
+      ConfigError: no such seed.
+      DataError: the folder is missing, incomplete, or not of this network.
+    """
+    workdir = pathlib.Path(workdir).expanduser()
+    if not workdir.is_dir():
+        raise DataError(f"--workdir={workdir}: no such folder; name one that an experiment wrote")
+    if not (workdir / "result.json").exists():
+        raise DataError(f"--workdir={workdir}: no finished run, as it holds no result.json; run the experiment again")
+    try:
+        result = json.loads((workdir / "result.json").read_text())
+        config = config_from_dict(result["config"])
+        seeds = {run["seed"]: run["steps"] for run in result["runs"]}
+        classes, shape = len(result["dataset"]["class_names"]), tuple(map(int, result["dataset"]["image_shape"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{workdir / 'result.json'}: not a result of this version ({error!r:.100})") from None
+    seed = next(iter(seeds)) if seed is None else seed
+    if seed not in seeds:
+        raise ConfigError(f"--run_seed={seed}: {workdir} has {', '.join(map(str, seeds))}")
+    parts = make_parts(config, classes, shape, seeds[seed])
+    state = restore_state(workdir / "state" / f"seed-{seed}", jax.jit(parts.init)(jax.random.key(seed)))
+    return Run(config, result, parts, state)

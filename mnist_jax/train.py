@@ -4,22 +4,40 @@ Randomness: one root key, never split. Each purpose folds its own constant into 
 every random number is a function of (seed, purpose, step), and a run that is stopped and restored goes on bit for bit.
 """
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mnist_jax import metrics
+from mnist_jax.augment import affine
+from mnist_jax.config import Config
 from mnist_jax.data import epoch_batches, padded_batches
-from mnist_jax.types import Batch, Metrics, TrainState
+from mnist_jax.losses import make_loss, make_penalty
+from mnist_jax.models import make_model
+from mnist_jax.optimizers import make_optimizer
+from mnist_jax.types import Batch, Hyperparams, Metrics, TrainState
 
-INIT, SHUFFLE, DROPOUT = range(3)  # purposes folded into the root key; append, never reorder
+INIT, SHUFFLE, DROPOUT, AUGMENT = range(4)  # purposes folded into the root key; append, never reorder
 
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
 EvalStep = Callable[[TrainState, Batch], Metrics]
+
+
+class Parts(NamedTuple):
+    """What a configuration comes to: pure functions, to be called or compiled as one likes."""
+
+    model: Any  # of Linen
+    optimizer: optax.GradientTransformation
+    init: Callable[[jax.Array], TrainState]  # key -> state at step 0
+    train_step: TrainStep
+    eval_step: EvalStep
 
 
 def scale(image: jax.Array) -> jax.Array:
@@ -51,32 +69,54 @@ def init_state(model: Any, optimizer: optax.GradientTransformation, key: jax.Arr
     return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), key)
 
 
-def make_train_step(model: Any, optimizer: optax.GradientTransformation, loss_fn: LossFn) -> TrainStep:
+def _takes_mask(model: Any) -> bool:
+    return "mask" in inspect.signature(type(model).__call__).parameters
+
+
+def make_train_step(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    loss_fn: LossFn,
+    *,
+    augment: Augment | None = None,
+    penalty: Callable[[Any], jax.Array] | None = None,
+) -> TrainStep:
     """Makes the train step.
 
     Args:
-      model: has Linen's `apply(variables, image, train=True, rngs=..., mutable=...)`, giving [B, classes] logits.
+      model: has Linen's `apply(variables, image, train=True, rngs=..., mutable=...)`, giving [B, classes] logits. If
+        its `__call__` has a `mask`, it gets the batch's [B] bool, to keep padding out of batch statistics.
       optimizer: of optax; the one that init_state had.
       loss_fn: (logits [B, classes] float32, label [B] int32) -> [B] float32.
+      augment: (key, image [B, H, W, C] float32 in [0, 1]) -> the same, changed at random; None for no change.
+      penalty: (params) -> [] float32, added to the mean loss, such as losses.make_penalty gives; None for nothing.
 
     Returns:
-      A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples;
-      the metrics are of the network before the update.
+      A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples,
+      and the penalty; the metrics are of the network before the update, without the penalty.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), state.step)
+        dropout_key, augment_key = (
+            jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.step) for purpose in (DROPOUT, AUGMENT)
+        )
+        image = scale(batch.image)
+        if augment:
+            image = augment(augment_key, image)
+        mask = {"mask": batch.mask} if _takes_mask(model) else {}
 
         def mean_loss(params):
             logits, model_state = model.apply(
                 {"params": params, **state.model_state},
-                scale(batch.image),
+                image,
                 train=True,
                 rngs={"dropout": dropout_key},
                 mutable=list(state.model_state),
+                **mask,
             )
             step_metrics = metrics.from_logits(loss_fn(logits, batch.label), logits, batch.label, batch.mask)
-            return step_metrics.loss / jnp.maximum(step_metrics.count, 1), (dict(model_state), step_metrics)
+            mean = step_metrics.loss / jnp.maximum(step_metrics.count, 1)
+            return mean + penalty(params) if penalty else mean, (dict(model_state), step_metrics)
 
         grads, (model_state, step_metrics) = jax.grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -104,6 +144,53 @@ def make_eval_step(model: Any, loss_fn: LossFn) -> EvalStep:
     return eval_step
 
 
+def check(config: Config) -> None:
+    """Refuses a configuration that needs no data to be found wrong.
+
+    Args:
+      config: what to check.
+
+    Raises:
+      ConfigError: a name that is in no table, or choices that do not fit each other.
+    """
+    hparams = Hyperparams(config.learning_rate)
+    make_model(config, classes=2), make_optimizer(config, hparams), make_loss(config, hparams)
+
+
+def make_parts(config: Config, classes: int, shape: tuple[int, ...], steps: int) -> Parts:
+    """Makes the model, the optimizer and the steps that a configuration names.
+
+    Args:
+      config: what to make.
+      classes: number of outputs.
+      shape: (H, W, C) of the images.
+      steps: updates of the whole run, for the schedule.
+
+    Returns:
+      The parts.
+
+    Raises:
+      ConfigError: a name that is in no table, choices that do not fit each other, or images too small for the model.
+    """
+    hparams = Hyperparams(**{name: getattr(config, name) for name in Hyperparams._fields})
+    model, optimizer, loss_fn = (
+        make_model(config, classes),
+        make_optimizer(config, hparams, steps),
+        make_loss(config, hparams),
+    )
+    augment = functools.partial(affine, rotation=config.rotation, zoom=config.zoom, shift=config.shift)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        loss_fn,
+        augment=augment if config.rotation or config.zoom or config.shift else None,
+        penalty=make_penalty(hparams) if config.l1 or config.l2 else None,
+    )
+    init = functools.partial(init_state, model, optimizer, image=jnp.zeros((1, *shape), jnp.uint8))
+    jax.eval_shape(init, jax.random.key(0))
+    return Parts(model, optimizer, init, train_step, make_eval_step(model, loss_fn))
+
+
 def train_epoch(
     train_step: TrainStep, state: TrainState, images: jax.Array, labels: jax.Array, batch_size: int
 ) -> tuple[TrainState, Metrics]:
@@ -127,6 +214,8 @@ def train_epoch(
         rows, mask = step
         return train_step(state, Batch(images[rows], labels[rows], mask))
 
+    if len(images) % batch_size == 0:  # a mask that the compiler knows costs nothing
+        return jax.lax.scan(lambda state, rows: body(state, (rows, jnp.ones(batch_size, bool))), state, index)
     return jax.lax.scan(body, state, (index, mask))
 
 
@@ -152,3 +241,21 @@ def evaluate(
         return None, eval_step(state, Batch(images[rows], labels[rows], mask))
 
     return metrics.merge(jax.lax.scan(body, None, (index, mask))[1])
+
+
+def predict(model: Any, state: TrainState, images: jax.Array, batch_size: int = 1000) -> jax.Array:
+    """Computes the logits of every image.
+
+    Args:
+      model: has Linen's `apply(variables, image, train=False)`, giving [B, classes] logits.
+      state: the one to ask.
+      images: [N, H, W, C] uint8, on the device.
+      batch_size: images at a time.
+
+    Returns:
+      [N, classes] float32 logits.
+    """
+    rows, _ = padded_batches(jnp.arange(len(images), dtype=jnp.int32), min(batch_size, max(len(images), 1)))
+    variables = {"params": state.params, **state.model_state}
+    logits = jax.lax.map(lambda rows: model.apply(variables, scale(images[rows]), train=False), rows)
+    return logits.reshape(-1, logits.shape[-1])[: len(images)]

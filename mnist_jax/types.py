@@ -25,7 +25,13 @@ class Metrics(NamedTuple):
 class Hyperparams(NamedTuple):
     """What can vary inside one compiled program: floats or float32 scalars, a pytree that vmap can map over."""
 
-    learning_rate: Any  # a step's length, in the optimizer's own unit
+    learning_rate: Any  # a step's length, in the optimizer's own unit; a schedule's highest
+    momentum: Any = 0.0  # [0, 1)
+    weight_decay: Any = 0.0  # decoupled: a step takes learning_rate * weight_decay of each parameter away
+    clip_norm: Any = 0.0  # the longest gradient let through, as a global L2 norm
+    label_smoothing: Any = 0.0  # share of each target spread over all classes
+    l1: Any = 0.0  # weight of the kernels' sum of magnitudes in the loss
+    l2: Any = 0.0  # weight of the kernels' sum of squares in the loss
 
 
 class TrainState(NamedTuple):

@@ -7,16 +7,10 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_jax.checkpoint import restore_state
-from mnist_jax.config import config_from_dict
-from mnist_jax.models import make_model
-from mnist_jax.optimizers import make_optimizer
-from mnist_jax.train import init_state
-from mnist_jax.types import Hyperparams
+from mnist_jax.runner import load_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = [path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if "RECIPE" in path.read_text()]
@@ -29,19 +23,18 @@ def command(*args, experiment="perceptron"):
 
 @pytest.mark.parametrize("experiment", RECIPES)
 def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, experiment):
-    shrunk = (f"--dataset=idx:{folder}", "--epochs=1", "--batch_size=100", "--hidden=16")
-    first = command(*shrunk, f"--workdir={tmp_path / 'a'}", experiment=experiment)
+    shrunk = (f"--dataset=idx:{folder}", "--epochs=1", "--batch_size=100", "--hidden=16", "--filters=4,8")
+    first = command(*shrunk, "--plots", f"--workdir={tmp_path / 'a'}", experiment=experiment)
     assert first.returncode == 0, first.stderr
     assert re.search(r"^Baseline Error: \d+\.\d\d%$", first.stdout.splitlines()[-1])
     assert "epoch 1/1" in first.stderr and "images/s" in first.stderr
+    drawn = {path.stem for path in (tmp_path / "a").glob("*.png")}
+    assert drawn >= {"learning_curves", "confusion", "mistakes"}
     again = command(f"--config={tmp_path / 'a' / 'config.json'}", "--quiet", f"--workdir={tmp_path / 'b'}")
     assert again.stderr == ""
     runs = [json.loads((tmp_path / name / "result.json").read_text())["runs"] for name in "ab"]
     assert runs[0] == runs[1]
-    config = config_from_dict(json.loads((tmp_path / "a" / "config.json").read_text()))
-    optimizer = make_optimizer(config, Hyperparams(config.learning_rate))
-    like = init_state(make_model(config, 10), optimizer, jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))
-    params = [restore_state(tmp_path / name / "state" / "seed-7", like).params for name in "ab"]
+    params = [load_run(tmp_path / name).state.params for name in "ab"]
     jax.tree.map(np.testing.assert_array_equal, *params)  # two processes, the same bits
 
 
@@ -57,7 +50,7 @@ def test_help_shows_our_flags_with_their_help():
     ("args", "status", "message"),
     [
         (["--dataset=mnsit"], 2, "did you mean 'mnist'"),
-        (["--optimizer=adma"], 2, "did you mean 'adam'"),
+        (["--optimizer=adm"], 2, "did you mean 'adam'"),
         (["--batch_size=0"], 2, "--batch_size=0: must be at least 1"),
         (["--batch_size=-3"], 2, "must be at least 1"),
         (["--batch_size=ten"], 2, "--batch_size"),

@@ -10,9 +10,9 @@ import pytest
 LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
     {"errors"},
-    {"types", "config"},
-    {"models", "losses", "metrics", "optimizers", "data", "checkpoint"},
-    {"train"},
+    {"types", "config", "layers"},
+    {"models", "losses", "metrics", "optimizers", "augment", "data", "checkpoint"},
+    {"train", "images", "neuron", "plots", "report"},
     {"runner"},
 ]
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}

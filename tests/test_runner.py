@@ -9,6 +9,7 @@ import pytest
 from mnist_jax import runner
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.errors import ConfigError, DataError, DivergedError
+from mnist_jax.report import Progress
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_result_is_not_overwritten_unless_said(tmp_path, config):
     ("change", "error", "message"),
     [
         ({"batch_size": 631}, ConfigError, "larger than the 630 training images"),
-        ({"optimizer": "adma"}, ConfigError, "did you mean 'adam'"),
+        ({"optimizer": "adm"}, ConfigError, "did you mean 'adam'"),
         ({"model": "perceptorn"}, ConfigError, "did you mean 'perceptron'"),
         ({"loss": "mse"}, ConfigError, "no such loss"),
         ({"dataset": "idx:/nowhere"}, DataError, "no such folder"),
@@ -101,10 +102,9 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("stream", "quiet"), [(Terminal(), False), (io.StringIO(), False), (io.StringIO(), True)])
 def test_progress(stream, quiet):
-    progress = runner.Progress(2, quiet, stream)
-    record = {"seed": 7, "epoch": 1, "train": {"loss": 0.5, "accuracy": 0.75}, "validation": {"accuracy": 0.625}}
-    progress.epoch(record, 1234.5)
-    progress.close()
+    with Progress(2, quiet, stream) as progress:
+        record = {"seed": 7, "epoch": 1, "train": {"loss": 0.5, "accuracy": 0.75}, "validation": {"accuracy": 0.625}}
+        progress.epoch(record, 1234.5)
     told = stream.getvalue()
     if quiet:
         assert told == ""

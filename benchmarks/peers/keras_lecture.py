@@ -1,8 +1,8 @@
-"""The lecture's baseline perceptron in Keras, over several seeds: the peer of experiments/perceptron.py.
+"""The lecture's perceptron and convolutional network in Keras, over several seeds: the peers of experiments/.
 
 Run it in an environment of its own (`pip install keras tensorflow-cpu`):
 
-    python benchmarks/peers/keras_perceptron.py --data_dir=FOLDER --num_seeds=10
+    python benchmarks/peers/keras_lecture.py --model=perceptron --data_dir=FOLDER --num_seeds=10
 
 It trains on the lecture's 54,000 images (numpy's RandomState(42).permutation, as scikit-learn's
 train_test_split(test_size=0.1, random_state=42) has it), scores the 10,000 test images once a seed after the
@@ -24,8 +24,33 @@ def read_idx(path, header):
     return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
+def build(model):
+    layers = keras.layers
+    if model == "perceptron":
+        return keras.Sequential(
+            [
+                layers.Input((28, 28, 1)),
+                layers.Flatten(),
+                layers.Dense(784, kernel_initializer="normal", activation="relu"),
+                layers.Dense(10, kernel_initializer="normal", activation="softmax"),
+            ]
+        )
+    return keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            layers.Conv2D(32, (5, 5), activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.2),
+            layers.Flatten(),
+            layers.Dense(128, activation="relu"),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=["perceptron", "cnn"], default="perceptron")
     parser.add_argument("--data_dir", type=pathlib.Path, required=True)
     parser.add_argument("--num_seeds", type=int, default=10)
     parser.add_argument("--first_seed", type=int, default=7)
@@ -34,7 +59,7 @@ def main():
 
     folder = args.data_dir
     x, x_test = (
-        read_idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 784).astype("float32") / 255
+        read_idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1).astype("float32") / 255
         for part in ("train", "t10k")
     )
     y, y_test = (
@@ -47,13 +72,7 @@ def main():
     errors, seconds = [], []
     for seed in range(args.first_seed, args.first_seed + args.num_seeds):
         keras.utils.set_random_seed(seed)
-        model = keras.Sequential(
-            [
-                keras.layers.Input((784,)),
-                keras.layers.Dense(784, kernel_initializer="normal", activation="relu"),
-                keras.layers.Dense(10, kernel_initializer="normal", activation="softmax"),
-            ]
-        )
+        model = build(args.model)
         model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
         start = time.perf_counter()
         model.fit(x, y, epochs=args.epochs, batch_size=200, verbose=0)
@@ -64,6 +83,7 @@ def main():
     print(
         json.dumps(
             {
+                "model": args.model,
                 "peer": f"keras {keras.__version__} ({keras.backend.backend()})",
                 "test_error_percent": errors,
                 "mean": statistics.mean(errors),

@@ -1,0 +1,24 @@
+"""The lecture's convolutional network: 32 filters of 5x5, max-pool, dropout 0.2, dense 128; Adam, 10 epochs.
+
+python -m experiments.cnn --dataset=mnist
+"""
+
+from experiments import flags
+from mnist_jax.config import Config
+
+RECIPE = Config(
+    experiment="cnn",
+    model="cnn",
+    filters=(32,),
+    kernel_size=5,
+    hidden=(128,),
+    dropout=0.2,
+    loss="sparse_categorical_crossentropy",
+    optimizer="adam",
+    learning_rate=1e-3,
+    batch_size=200,
+    epochs=10,
+)
+
+if __name__ == "__main__":
+    flags.main(RECIPE, __doc__)

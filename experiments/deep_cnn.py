@@ -1,0 +1,30 @@
+"""A deep convolutional network: batch norm, augmentation and a one-cycle learning rate, for people with a CPU.
+
+python -m experiments.deep_cnn --dataset=mnist
+"""
+
+from experiments import flags
+from mnist_jax.config import Config
+
+RECIPE = Config(
+    experiment="deep_cnn",
+    model="deep_cnn",
+    filters=(24, 48, 96),
+    kernel_size=5,
+    hidden=(),
+    norm="batch",
+    dropout=0.3,
+    rotation=10.0,
+    zoom=0.1,
+    shift=2.0,
+    loss="categorical_crossentropy",
+    label_smoothing=0.1,
+    optimizer="adam",
+    learning_rate=3e-3,
+    schedule="one_cycle",
+    batch_size=100,
+    epochs=18,
+)
+
+if __name__ == "__main__":
+    flags.main(RECIPE, __doc__)
