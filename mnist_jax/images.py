@@ -38,6 +38,8 @@ def _read_picture(path: pathlib.Path) -> tuple[np.ndarray, list[str]]:
                 image = ImageOps.exif_transpose(image)
     except DataError:
         raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: more than {MAX_PIXELS} pixels; shrink it") from None
     except Exception as error:  # Pillow raises many kinds for a broken file
         raise DataError(f"{path}: can't be read as PNG or JPEG ({str(error).splitlines()[0][:120]})") from None
     done = []
@@ -68,7 +70,7 @@ def prepare(grey: np.ndarray, shape: tuple[int, int], name: str = "image") -> Pi
     Returns:
       A Picture. One of the right size and light on dark is left as it is. Otherwise it is inverted if its border is
       light, its ground made black, cropped to the digit, scaled so that the longer side is 20/28 of the frame's, and
-      moved so that its centre of mass is in the middle.
+      moved so that its centre of mass is at (H / 2, W / 2), where MNIST's are.
 
     Raises:
       DataError: it is blank.
@@ -104,7 +106,7 @@ def prepare(grey: np.ndarray, shape: tuple[int, int], name: str = "image") -> Pi
     corner = []
     for axis in (0, 1):
         centre = (ink.sum(axis=1 - axis) * np.arange(ink.shape[axis])).sum() / total
-        start = round((shape[axis] - 1) / 2 - centre)
+        start = round(shape[axis] / 2 - centre)
         corner.append(min(max(start, 0), shape[axis] - ink.shape[axis]))
     framed[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]] = ink
     done.append(f"centred by mass into {shape[1]}x{shape[0]}")

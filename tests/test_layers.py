@@ -1,46 +1,69 @@
-"""The house: imports point down, and looking in costs nothing."""
-
-import ast
-import pathlib
-import subprocess
-import sys
-
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import linen as nn
+from jax import lax
 
-LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
-LAYERS = [
-    {"errors"},
-    {"types", "config", "layers"},
-    {"models", "losses", "metrics", "optimizers", "augment", "data", "checkpoint"},
-    {"train", "images", "neuron", "plots", "report"},
-    {"runner"},
-]
-LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
+from mnist_jax.layers import convolution, max_pool, patches_convolution
+
+NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_jax"):
-            names = [alias.name for alias in node.names] if node.module == "mnist_jax" else [node.module.split(".")[1]]
-            yield from names
-        elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("mnist_jax."))
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "padding"),
+    [
+        ((28, 28, 1), (5, 5), (1, 1), "VALID"),
+        ((14, 13, 3), (3, 3), (1, 1), "SAME"),
+        ((9, 12, 2), (3, 2), (2, 3), "SAME"),
+        ((9, 12, 2), (4, 1), (3, 1), "VALID"),
+        ((7, 8, 4), (3, 3), (1, 2), ((2, 0), (1, 3))),
+    ],
+)
+def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides, padding):
+    keys = jax.random.split(jax.random.key(0), 3)
+    image = jax.random.normal(keys[0], (3, *size))
+    weight = jax.random.normal(keys[1], (*kernel, size[-1], 6))
+
+    def xla(image, weight):
+        return lax.conv_general_dilated(image, weight, strides, padding, dimension_numbers=NHWC)
+
+    def ours(image, weight):
+        return patches_convolution(image, weight, strides, padding)
+
+    (wanted, pull), (got, pull_ours) = jax.vjp(xla, image, weight), jax.vjp(ours, image, weight)
+    assert got.shape == wanted.shape
+    slope = jax.random.normal(keys[2], wanted.shape)
+    for a, b in zip((got, *pull_ours(slope)), (wanted, *pull(slope)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.glob("[!_]*.py")), ids=lambda path: path.stem)
-def test_imports_point_down(path):
-    assert path.stem in LAYER, f"give {path.name} a layer in {__file__}"
-    for name in imported(path):
-        assert LAYER[name] < LAYER[path.stem], f"{path.name} imports {name}, which is not below it"
+@pytest.mark.parametrize(
+    "options", [{}, {"feature_group_count": 2}, {"kernel_dilation": 2}, {"padding": "CIRCULAR"}], ids=str
+)
+def test_linen_takes_it_for_its_own(options):
+    image = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    plain, ours = nn.Conv(6, (3, 3), **options), nn.Conv(6, (3, 3), conv_general_dilated=convolution, **options)
+    variables = plain.init(jax.random.key(1), image)
+    np.testing.assert_allclose(ours.apply(variables, image), plain.apply(variables, image), rtol=1e-5, atol=1e-5)
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    heavy = ["tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "jax", "flax"]
-    code = f"import sys, mnist_jax; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+def test_no_choice_of_platform_is_left_when_the_program_runs():
+    image, weight = jnp.ones((2, 8, 8, 1)), jnp.ones((3, 3, 1, 4))
+    compiled = (
+        jax.jit(lambda *x: convolution(*x, (1, 1), "SAME", dimension_numbers=NHWC)).lower(image, weight).compile()
+    )
+    assert "conditional" not in compiled.as_text()
 
 
-def test_the_train_step_needs_no_data_library():
-    heavy = ["tensorflow", "tensorflow_datasets", "matplotlib"]
-    code = f"import sys, mnist_jax.runner; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+@pytest.mark.parametrize(("size", "window"), [((8, 8), 2), ((7, 9), 2), ((9, 10), 3)])
+def test_max_pool_equals_linens(size, window):
+    image = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    wanted = nn.max_pool(image, (window, window), (window, window))
+    np.testing.assert_array_equal(max_pool(image, window), wanted)
+    slope = jax.random.normal(jax.random.key(1), wanted.shape)
+    ours, theirs = (
+        jax.vjp(pool, image)[1](slope)[0]
+        for pool in (lambda x: max_pool(x, window), lambda x: nn.max_pool(x, (window, window), (window, window)))
+    )
+    np.testing.assert_array_equal(ours, theirs)
