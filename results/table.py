@@ -1,0 +1,70 @@
+"""Writes the README's tables from the result files beside this script: python results/table.py"""
+
+import json
+import pathlib
+import re
+
+FOLDER = pathlib.Path(__file__).parent
+README = FOLDER.parent / "README.md"
+ROWS = [
+    ("softmax", "softmax regression, 784-10"),
+    ("perceptron", "perceptron 784-784-10, the lecture's recipe"),
+    ("cnn", "CNN 32 of 5x5, dense 128, the lecture's recipe"),
+    ("rnn", "LSTM, 128 units, over the rows"),
+    ("embedding", "attention over 4x4 patches, two blocks"),
+    ("deep_cnn", "deep CNN, batch norm, augmentation, one network"),
+]
+
+
+def row(*cells):
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def figures(errors):
+    """Mean, deviation, least, most and number of test errors, in percent."""
+    mean = sum(errors) / len(errors)
+    deviation = (sum((error - mean) ** 2 for error in errors) / (len(errors) - 1)) ** 0.5
+    return [f"{mean:.2f} %", f"{deviation:.2f}", f"{min(errors):.2f} to {max(errors):.2f}", len(errors)]
+
+
+def errors_of(path):
+    return [100 * (1 - run["test"]["accuracy"]) for run in json.loads(path.read_text())["runs"]]
+
+
+def accuracy_table():
+    lines = [row("model", "test error, mean", "deviation", "from, to", "seeds", "result file"), "|---|---|---|---|---|---|"]
+    for name, title in ROWS:
+        path = FOLDER / f"{name}.json"
+        if path.exists():
+            lines.append(row(title, *figures(errors_of(path)), f"[{name}.json](results/{name}.json)"))
+        peers = FOLDER / f"keras_{name}.json"
+        for peer in json.loads(peers.read_text()) if peers.exists() else ():
+            link = f"[{peers.name}](results/{peers.name})"
+            lines.append(row(f"the same in {peer['peer']}", *figures(peer["test_error_percent"]), link))
+    return lines
+
+
+def loss_table():
+    lines = [row("loss", "test error, mean", "deviation", "from, to", "seeds"), "|---|---|---|---|---|"]
+    paths = [FOLDER / "perceptron.json", *sorted((FOLDER / "losses").glob("*.json"))]
+    return lines + [row(json.loads(path.read_text())["config"]["loss"], *figures(errors_of(path))) for path in paths]
+
+
+def render(text):
+    """Puts the tables between their marks.
+
+    Args:
+      text: of the README.
+
+    Returns:
+      The new text.
+    """
+    for name, lines in {"accuracy": accuracy_table(), "losses": loss_table()}.items():
+        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
+        text = pattern.sub(lambda _, marks=marks, lines=lines: "\n".join([marks[0], *lines, marks[1]]), text)
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(render(README.read_text()))
