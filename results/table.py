@@ -32,7 +32,10 @@ def errors_of(path):
 
 
 def accuracy_table():
-    lines = [row("model", "test error, mean", "deviation", "from, to", "seeds", "result file"), "|---|---|---|---|---|---|"]
+    lines = [
+        row("model", "test error, mean", "deviation", "from, to", "seeds", "result file"),
+        "|---|---|---|---|---|---|",
+    ]
     for name, title in ROWS:
         path = FOLDER / f"{name}.json"
         if path.exists():

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from mnist_jax import plots
+
+
+def records(seeds, epochs):
+    scores = {"loss": 0.5, "accuracy": 0.9}
+    return [
+        {"seed": seed, "epoch": 1 + e, "train": scores, "validation": scores}
+        for seed in range(seeds)
+        for e in range(epochs)
+    ]
+
+
+@pytest.mark.parametrize(("seeds", "epochs", "lines"), [(1, 3, 2), (3, 3, 2 * 4), (0, 0, 0)])
+def test_learning_curves_have_a_line_a_seed_and_their_mean(seeds, epochs, lines):
+    axes = plots.learning_curves(records(seeds, epochs)).axes
+    assert [len(one.lines) for one in axes] == [lines, lines]
+
+
+def test_mistakes_are_the_surest_wrong_answers_first():
+    logits = np.array([[9.0, 0, 0], [0, 5.0, 0], [0, 0, 2.0], [3.0, 0, 0]])
+    figure = plots.mistakes(np.zeros((4, 5, 5, 1), np.uint8), np.array([0, 0, 0, 1]), logits, ["a", "b", "c"])
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert [title[0] for title in titles] == ["b", "a", "c"] and titles[0].endswith("label a")
+
+
+def test_the_confusion_matrix_shows_each_count():
+    axes = plots.confusion(np.array([[5, 2], [0, 7]]), ["no", "yes"]).axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["2", "5", "7"]
+
+
+def test_first_layer_finds_what_the_units_see():
+    kernel = np.arange(12.0).reshape(6, 2)
+    dense = {"Dense_0": {"kernel": kernel}, "Dense_1": {"kernel": np.array([[1.0], [3.0]])}}
+    np.testing.assert_array_equal(plots.first_layer(dense, (2, 3, 1))[0], kernel[:, 1].reshape(2, 3))
+    convolution = {"Conv_0": {"kernel": np.random.rand(5, 5, 1, 4)}}
+    np.testing.assert_array_equal(
+        plots.first_layer(convolution, (28, 28, 1))[2], convolution["Conv_0"]["kernel"][:, :, 0, 2]
+    )
+    assert plots.first_layer({}, (28, 28, 1)) is None
+
+
+def test_a_picture_is_written_without_a_screen(tmp_path):
+    plots.save(plots.pictures(np.zeros((3, 8, 8, 1), np.uint8), "abc", 2), tmp_path / "new" / "x.png", show=True)
+    assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
