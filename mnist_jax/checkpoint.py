@@ -1,17 +1,31 @@
-"""Save and restore a TrainState, with orbax; its keys are stored as the integers they are made of."""
+"""Save and restore a TrainState, with orbax; its keys are stored as the integers they are made of.
 
+A checkpoint is a folder: orbax's files, and MANIFEST with the SHA-256 of each of them, so that a damaged one is told
+from a whole one before any of it is believed.
+"""
+
+import hashlib
+import json
 import os
 import pathlib
+import shutil
 
 import jax
 
 from mnist_jax.errors import DataError
 from mnist_jax.types import TrainState
 
+MANIFEST = "manifest.json"
+
 
 def _same_kind(saved: jax.Array, wanted: jax.Array) -> None:
     if saved.shape != wanted.shape or saved.dtype != wanted.dtype:
         raise ValueError(f"{saved.dtype}{list(saved.shape)} where {wanted.dtype}{list(wanted.shape)} is wanted")
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def save_state(path: str | os.PathLike, state: TrainState) -> None:
@@ -23,9 +37,13 @@ def save_state(path: str | os.PathLike, state: TrainState) -> None:
     """
     import orbax.checkpoint as ocp
 
+    path = pathlib.Path(path).absolute()
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     with ocp.StandardCheckpointer() as checkpointer:
-        path = pathlib.Path(path).absolute()
-        checkpointer.save(path, state._replace(key=jax.random.key_data(state.key))._asdict(), force=True)
+        checkpointer.save(aside, state._replace(key=jax.random.key_data(state.key))._asdict(), force=True)
+    (aside / MANIFEST).write_text(json.dumps(_digests(aside), indent=2) + "\n")
+    shutil.rmtree(path, ignore_errors=True)
+    aside.rename(path)
 
 
 def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
@@ -39,16 +57,23 @@ def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
       The saved state, equal bit for bit.
 
     Raises:
-      DataError: the checkpoint is missing, broken or of another network.
+      DataError: the checkpoint is missing, damaged or of another network.
     """
     import orbax.checkpoint as ocp
 
-    if not pathlib.Path(path).is_dir():
+    path = pathlib.Path(path).absolute()
+    if not path.is_dir():
         raise DataError(f"{path}: no such checkpoint; run the experiment again")
+    try:
+        whole = json.loads((path / MANIFEST).read_text()) == _digests(path)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise DataError(f"{path}: a damaged checkpoint, its files are not those of its {MANIFEST}; run it again")
     target = like._replace(key=jax.random.key_data(like.key))._asdict()
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.restore(pathlib.Path(path).absolute(), target)
+            saved = checkpointer.restore(path, target)
         jax.tree.map(_same_kind, saved, target)
     except Exception as error:  # orbax raises many kinds, over many lines
         raise DataError(
