@@ -5,11 +5,11 @@ import pathlib
 # Most of a test's time is compilation: let XLA not polish what runs once. Commands that tests start have it too.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import numpy as np
+import pytest
 
-from mnist_jax import data  # noqa: E402
+from mnist_jax import data
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Where the four real MNIST files lie; without it the same tests run on the embedded sample.
