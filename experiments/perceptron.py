@@ -1,6 +1,8 @@
 """The lecture's baseline perceptron, 784-784-10, trained by Adam for 10 epochs of batches of 200.
 
-python -m experiments.perceptron --dataset=mnist
+python -m experiments.perceptron --dataset=mnist --num_seeds=12
+
+Claim: test error 1.79 % (standard deviation 0.06, n=12), results/perceptron.json.
 """
 
 from experiments import flags

@@ -1,6 +1,8 @@
 """The image as 28 rows, read from top to bottom by a recurrent layer: an LSTM, or with --cell=gru a GRU.
 
-python -m experiments.rnn --dataset=mnist
+python -m experiments.rnn --dataset=mnist --num_seeds=5
+
+Claim: test error 1.09 % (standard deviation 0.07, n=5), results/rnn.json.
 """
 
 from experiments import flags

@@ -1,6 +1,8 @@
 """Softmax regression, one dense layer: the linear baseline.
 
-python -m experiments.softmax --dataset=mnist
+python -m experiments.softmax --dataset=mnist --num_seeds=5
+
+Claim: test error 7.36 % (standard deviation 0.06, n=5), results/softmax.json.
 """
 
 from experiments import flags

@@ -1,5 +1,7 @@
 """Every experiment from its command line, shrunk; what a user types wrong; and the README's own script."""
 
+import dataclasses
+import importlib
 import json
 import pathlib
 import re
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import write_folder
 
+from mnist_jax.config import config_from_dict
 from mnist_jax.runner import load_run
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -204,11 +207,26 @@ def test_neuron_separates_explains_and_meets_xor(tmp_path):
         assert {path.name for path in workdir.glob("*")} == drawn
 
 
-def test_the_readmes_tables_are_made_from_the_result_files(readme):
+@pytest.fixture(scope="module")
+def table():
     sys.path.insert(0, str(ROOT / "results"))
-    import table
+    return importlib.import_module("table")
 
+
+def test_the_readmes_tables_are_made_from_the_result_files(readme, table):
     assert table.render(readme) == readme, "run: python results/table.py"
+
+
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_a_recipe_claims_what_its_result_file_holds(table, experiment):
+    module = importlib.import_module(f"experiments.{experiment}")
+    path = ROOT / "results" / f"{experiment}.json"
+    mean, deviation, _, n = table.figures(table.errors_of(path))
+    claim = f"Claim: test error {mean} (standard deviation {deviation}, n={n}), results/{path.name}."
+    assert claim in module.__doc__
+    made_by = config_from_dict(json.loads(path.read_text())["config"])
+    where = {field: getattr(made_by, field) for field in ("dataset", "seed", "num_seeds")}
+    assert made_by == dataclasses.replace(module.RECIPE, **where), "the recipe changed: measure it again"
 
 
 def test_the_lectures_words_lead_to_what_is_there():
