@@ -1,6 +1,8 @@
 """A deep convolutional network: batch norm, augmentation and a one-cycle learning rate, for people with a CPU.
 
-python -m experiments.deep_cnn --dataset=mnist
+python -m experiments.deep_cnn --dataset=mnist --num_seeds=5
+
+Claim: test error 0.34 % (standard deviation 0.02, n=5), results/deep_cnn.json.
 """
 
 from experiments import flags

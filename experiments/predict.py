@@ -50,7 +50,7 @@ def main(values, rest):
             failed = True
     if pictures:
         batch = jax.numpy.asarray(np.stack([picture.image for picture in pictures])[..., None])
-        predict = jax.jit(functools.partial(train.predict, run.parts.model))
+        predict = jax.jit(functools.partial(train.predict, run.parts.model, dtype=run.parts.dtype))
         probabilities = np.asarray(jax.nn.softmax(predict(run.state, batch)))
         told = []
         for picture, probability in zip(pictures, probabilities, strict=True):

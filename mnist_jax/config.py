@@ -51,6 +51,7 @@ class Config:
     kernel_init: str = choice("glorot_uniform", "name in mnist_jax.layers.INITIALIZERS, as Keras has it")
     norm: str = choice("none", "normalisation of each hidden layer before its activation: none, batch or layer")
     dropout: float = choice(0.0, "share of activations dropped in training, in [0, 1)")
+    precision: str = choice("f32", "in which the network computes: f32 or bf16; parameters and updates stay f32")
     rotation: float = choice(0.0, "augmentation: turn by up to so many degrees")
     zoom: float = choice(0.0, "augmentation: scale by up to this share, in [0, 1)")
     shift: float = choice(0.0, "augmentation: move by up to so many pixels")

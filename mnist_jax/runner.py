@@ -182,7 +182,7 @@ def run(
         "commit": version,
     }
     if plots:
-        logits = jax.jit(functools.partial(predict, parts.model))(states[0], splits["test"][0])
+        logits = jax.jit(functools.partial(predict, parts.model, dtype=parts.dtype))(states[0], splits["test"][0])
         save_pictures(workdir, records, dataset, np.asarray(logits), jax.device_get(states[0].params))
     write_json(workdir / "result.json", result)
     return result, states

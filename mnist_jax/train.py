@@ -17,11 +17,13 @@ from mnist_jax import metrics
 from mnist_jax.augment import affine
 from mnist_jax.config import Config
 from mnist_jax.data import epoch_batches, padded_batches
+from mnist_jax.errors import lookup
 from mnist_jax.losses import make_loss, make_penalty
 from mnist_jax.models import make_model
 from mnist_jax.optimizers import make_optimizer
 from mnist_jax.types import Batch, Hyperparams, Metrics, TrainState
 
+PRECISIONS = {"f32": jnp.float32, "bf16": jnp.bfloat16}
 INIT, SHUFFLE, DROPOUT, AUGMENT = range(4)  # purposes folded into the root key; append, never reorder
 
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -38,6 +40,7 @@ class Parts(NamedTuple):
     init: Callable[[jax.Array], TrainState]  # key -> state at step 0
     train_step: TrainStep
     eval_step: EvalStep
+    dtype: Any  # in which train_step and eval_step compute
 
 
 def scale(image: jax.Array) -> jax.Array:
@@ -69,6 +72,10 @@ def init_state(model: Any, optimizer: optax.GradientTransformation, key: jax.Arr
     return TrainState(jnp.zeros((), jnp.int32), params, variables, optimizer.init(params), key)
 
 
+def _cast(params: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
 def _takes_mask(model: Any) -> bool:
     return "mask" in inspect.signature(type(model).__call__).parameters
 
@@ -80,6 +87,7 @@ def make_train_step(
     *,
     augment: Augment | None = None,
     penalty: Callable[[Any], jax.Array] | None = None,
+    dtype: Any = jnp.float32,
 ) -> TrainStep:
     """Makes the train step.
 
@@ -90,6 +98,7 @@ def make_train_step(
       loss_fn: (logits [B, classes] float32, label [B] int32) -> [B] float32.
       augment: (key, image [B, H, W, C] float32 in [0, 1]) -> the same, changed at random; None for no change.
       penalty: (params) -> [] float32, added to the mean loss, such as losses.make_penalty gives; None for nothing.
+      dtype: in which the network computes; parameters, loss and update stay float32.
 
     Returns:
       A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples,
@@ -107,13 +116,14 @@ def make_train_step(
 
         def mean_loss(params):
             logits, model_state = model.apply(
-                {"params": params, **state.model_state},
-                image,
+                {"params": _cast(params, dtype), **state.model_state},
+                image.astype(dtype),
                 train=True,
                 rngs={"dropout": dropout_key},
                 mutable=list(state.model_state),
                 **mask,
             )
+            logits = logits.astype(jnp.float32)
             step_metrics = metrics.from_logits(loss_fn(logits, batch.label), logits, batch.label, batch.mask)
             mean = step_metrics.loss / jnp.maximum(step_metrics.count, 1)
             return mean + penalty(params) if penalty else mean, (dict(model_state), step_metrics)
@@ -126,19 +136,21 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: Any, loss_fn: LossFn) -> EvalStep:
+def make_eval_step(model: Any, loss_fn: LossFn, *, dtype: Any = jnp.float32) -> EvalStep:
     """Makes the evaluation step.
 
     Args:
       model: has Linen's `apply(variables, image, train=False)`, giving [B, classes] logits.
       loss_fn: (logits [B, classes] float32, label [B] int32) -> [B] float32.
+      dtype: in which the network computes.
 
     Returns:
       A pure function (state, batch) -> metrics.
     """
 
     def eval_step(state: TrainState, batch: Batch) -> Metrics:
-        logits = model.apply({"params": state.params, **state.model_state}, scale(batch.image), train=False)
+        variables = {"params": _cast(state.params, dtype), **state.model_state}
+        logits = model.apply(variables, scale(batch.image).astype(dtype), train=False).astype(jnp.float32)
         return metrics.from_logits(loss_fn(logits, batch.label), logits, batch.label, batch.mask)
 
     return eval_step
@@ -154,6 +166,7 @@ def check(config: Config) -> None:
       ConfigError: a name that is in no table, or choices that do not fit each other.
     """
     hparams = Hyperparams(config.learning_rate)
+    lookup(PRECISIONS, "precision", config.precision)
     make_model(config, classes=2), make_optimizer(config, hparams), make_loss(config, hparams)
 
 
@@ -178,6 +191,7 @@ def make_parts(config: Config, classes: int, shape: tuple[int, ...], steps: int)
         make_optimizer(config, hparams, steps),
         make_loss(config, hparams),
     )
+    dtype = lookup(PRECISIONS, "precision", config.precision)
     augment = functools.partial(affine, rotation=config.rotation, zoom=config.zoom, shift=config.shift)
     train_step = make_train_step(
         model,
@@ -185,10 +199,11 @@ def make_parts(config: Config, classes: int, shape: tuple[int, ...], steps: int)
         loss_fn,
         augment=augment if config.rotation or config.zoom or config.shift else None,
         penalty=make_penalty(hparams) if config.l1 or config.l2 else None,
+        dtype=dtype,
     )
     init = functools.partial(init_state, model, optimizer, image=jnp.zeros((1, *shape), jnp.uint8))
     jax.eval_shape(init, jax.random.key(0))
-    return Parts(model, optimizer, init, train_step, make_eval_step(model, loss_fn))
+    return Parts(model, optimizer, init, train_step, make_eval_step(model, loss_fn, dtype=dtype), dtype)
 
 
 def train_epoch(
@@ -243,7 +258,9 @@ def evaluate(
     return metrics.merge(jax.lax.scan(body, None, (index, mask))[1])
 
 
-def predict(model: Any, state: TrainState, images: jax.Array, batch_size: int = 1000) -> jax.Array:
+def predict(
+    model: Any, state: TrainState, images: jax.Array, batch_size: int = 1000, dtype: Any = jnp.float32
+) -> jax.Array:
     """Computes the logits of every image.
 
     Args:
@@ -251,11 +268,12 @@ def predict(model: Any, state: TrainState, images: jax.Array, batch_size: int = 
       state: the one to ask.
       images: [N, H, W, C] uint8, on the device.
       batch_size: images at a time.
+      dtype: in which the network computes.
 
     Returns:
       [N, classes] float32 logits.
     """
     rows, _ = padded_batches(jnp.arange(len(images), dtype=jnp.int32), min(batch_size, max(len(images), 1)))
-    variables = {"params": state.params, **state.model_state}
-    logits = jax.lax.map(lambda rows: model.apply(variables, scale(images[rows]), train=False), rows)
-    return logits.reshape(-1, logits.shape[-1])[: len(images)]
+    variables = {"params": _cast(state.params, dtype), **state.model_state}
+    logits = jax.lax.map(lambda rows: model.apply(variables, scale(images[rows]).astype(dtype), train=False), rows)
+    return logits.reshape(-1, logits.shape[-1])[: len(images)].astype(jnp.float32)

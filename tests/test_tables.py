@@ -241,6 +241,20 @@ def test_a_model_trains_jits_and_respects_the_mask(tiny, model, choices):
 
 
 @pytest.mark.parametrize(("model", "choices"), VARIANTS, ids=str)
+def test_a_model_computes_in_bfloat16_and_learns_in_float32(tiny, model, choices):
+    _, full = parts_of(model=model, **choices)
+    _, half = parts_of(model=model, precision="bf16", **choices)
+    images, labels = (array[:12] for array in tiny)
+    state = full.init(jax.random.key(0))
+    step = Batch(images, labels, jnp.ones(12, bool))
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(jax.eval_shape(half.train_step, state, step)[0])):
+        assert before.dtype == after.dtype and before.shape == after.shape
+    exact, close = (predict(full.model, state, images, dtype=parts.dtype) for parts in (full, half))
+    assert close.dtype == jnp.float32 and (exact != close).any()
+    np.testing.assert_allclose(close, exact, atol=0.1 * float(jnp.abs(exact).max()))
+
+
+@pytest.mark.parametrize(("model", "choices"), VARIANTS, ids=str)
 def test_a_model_learns_a_tiny_set(tiny, model, choices):
     epochs = 60 if model == "rnn" else 40
     assert accuracy_after(tiny, model=model, learning_rate=1e-2, epochs=epochs, **choices) > 0.9
