@@ -54,9 +54,8 @@ def main(values, rest):
 
     images_there, labels_there = jax.device_put((images, labels))
     sums = jax.jit(functools.partial(train.evaluate, run.parts.eval_step))(run.state, images_there, labels_there)
-    logits = np.asarray(
-        jax.jit(functools.partial(train.predict, run.parts.model, dtype=run.parts.dtype))(run.state, images_there)
-    )
+    predict = jax.jit(functools.partial(train.predict, run.parts.model, dtype=run.parts.dtype))
+    logits = np.asarray(predict(run.state, images_there))
     scores = metrics.compute(jax.device_get(sums))
     matrix = metrics.confusion_matrix(labels, logits.argmax(axis=-1), len(names))
     classes = metrics.per_class(matrix)
