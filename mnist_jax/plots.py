@@ -281,3 +281,52 @@ def save_pictures(
     weights = first_layer(params, dataset.test_images.shape[1:])
     if weights is not None:
         save(filters(weights), workdir / "filters.png")
+
+
+def speeds(rows: Sequence[dict[str, Any]]) -> Any:
+    """Draws the images a second of each contestant, a group of bars a row.
+
+    Args:
+      rows: of benchmarks.compare.compare.
+
+    Returns:
+      A Figure.
+    """
+    figure = _figure(3.2 * len(rows), 3.6)
+    for axes, row in zip(figure.subplots(1, len(rows), squeeze=False).flat, rows, strict=True):
+        names = list(row["contestants"])
+        heights = [row["contestants"][name]["images_per_second"] for name in names]
+        axes.bar(names, heights, color=["tab:orange" if name == "ours" else "tab:blue" for name in names])
+        axes.axhline(row["floor_images_per_second"], color="black", linestyle=":", label="floor")
+        axes.set_title(f"{row['model']} {row['precision']} {row['task']}", fontsize=9)
+        axes.set_ylabel("images/s")
+        axes.tick_params(axis="x", rotation=60)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def growth(axes_told: dict[str, list[dict[str, Any]]]) -> Any:
+    """Draws seconds an epoch and peak memory against size, with the straight line through the first point.
+
+    Args:
+      axes_told: of benchmarks.growth.measure_growth.
+
+    Returns:
+      A Figure.
+    """
+    figure = _figure(3.4 * len(axes_told), 6)
+    grid = figure.subplots(2, len(axes_told), squeeze=False)
+    for column, (name, points) in enumerate(axes_told.items()):
+        points = [point for point in points if "seconds" in point]
+        sizes = np.array([point["value"] for point in points], float)
+        for axes, figure_of, unit in zip(
+            grid[:, column], ("seconds", "peak_memory_bytes"), ("seconds an epoch", "peak memory, MiB"), strict=True
+        ):
+            values = np.array([point[figure_of] for point in points]) / (1 if figure_of == "seconds" else 2**20)
+            axes.loglog(sizes, values, "o-")
+            if len(sizes):
+                axes.loglog(sizes, values[0] * sizes / sizes[0], ":", color="gray", label="linear")
+                axes.legend(fontsize=8)
+            axes.set_xlabel(name)
+            axes.set_ylabel(unit)
+    return figure

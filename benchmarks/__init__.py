@@ -1,0 +1,1 @@
+"""Speed, measured beside other frameworks: what experiments.benchmark runs."""

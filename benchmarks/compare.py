@@ -1,0 +1,234 @@
+"""Runs contestants in turn, A B A B, each a process of its own, and says what came of it."""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+PEERS = pathlib.Path(__file__).parent / "peers"
+OURS = "ours"
+CONTESTANTS = {  # name: (program, variant, environment, models it differs on; None for all)
+    OURS: ("ours.py", "", {}, None),
+    "flax_plain": ("flax_plain.py", "", {}, None),
+    "torch": ("torch_loop.py", "", {}, None),
+    "torch_channels_last": ("torch_loop.py", "channels_last", {}, ("cnn", "deep_cnn")),
+    "torch_compile": ("torch_loop.py", "compile", {}, None),
+    "keras_tf": ("keras_fit.py", "", {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}, None),
+    "keras_jax": ("keras_fit.py", "", {"KERAS_BACKEND": "jax"}, None),
+}
+BATCH = {"softmax": 200, "perceptron": 200, "cnn": 200, "deep_cnn": 128}  # of training; 1000 to evaluate and predict
+# (positions, kernel size) of each product: an image's forward pass takes 2 * positions * size operations in each
+PRODUCTS = {
+    "softmax": [(1, 784 * 10)],
+    "perceptron": [(1, 784 * 784), (1, 784 * 10)],
+    "cnn": [(24 * 24, 5 * 5 * 1 * 32), (1, 12 * 12 * 32 * 128), (1, 128 * 10)],
+    "deep_cnn": [
+        (28 * 28, 5 * 5 * 1 * 32),
+        (14 * 14, 3 * 3 * 32 * 64),
+        (14 * 14, 3 * 3 * 64 * 64),
+        (7 * 7, 3 * 3 * 64 * 128),
+        (7 * 7, 3 * 3 * 128 * 128),
+        (1, 7 * 7 * 128 * 10),
+    ],
+}
+# PROTOCOL.md's goals: (model, precision, peers of which the fastest counts, their precisions, wanted ratio)
+TORCH = ("torch", "torch_channels_last", "torch_compile")
+GOALS = [
+    ("perceptron", "f32", ("torch",), ("f32",), 1.5),
+    ("perceptron", "f32", ("keras_tf", "keras_jax"), ("f32",), 1.9),
+    ("perceptron", "bf16", ("torch",), ("bf16",), 1.3),
+    ("cnn", "f32", ("torch",), ("f32",), 2.5),
+    ("cnn", "f32", ("keras_tf", "keras_jax"), ("f32",), 2.5),
+    ("cnn", "f32", TORCH, ("f32", "bf16"), 1.8),
+    ("deep_cnn", "f32", TORCH, ("f32",), 1.0),
+    ("deep_cnn", "bf16", TORCH, ("bf16",), 1.0),
+]
+
+
+class Row(NamedTuple):
+    """One comparison."""
+
+    model: str
+    precision: str
+    task: str
+
+
+def operations(model: str, task: str) -> int:
+    """Counts the multiplications and additions that the products of one image need.
+
+    Backward takes two products where forward takes one, the weights' gradient and the input's; the first layer needs
+    no gradient of its input.
+
+    Args:
+      model: a name in PRODUCTS.
+      task: train, evaluate or predict.
+
+    Returns:
+      Operations an image; those of activations, normalisation and the optimizer are not among them.
+
+    >>> operations("softmax", "predict")
+    15680
+    """
+    forward = [2 * positions * size for positions, size in PRODUCTS[model]]
+    return 3 * sum(forward) - forward[0] if task == "train" else sum(forward)
+
+
+def ratios(rounds: Sequence[Mapping[str, float]], ours: str, peer: str) -> dict[str, float] | None:
+    """Compares two contestants round by round.
+
+    Args:
+      rounds: from a contestant's name to its images a second.
+      ours: whose speed is divided.
+      peer: by whose.
+
+    Returns:
+      Median, least and largest ratio, over the rounds that have both; None where none has.
+
+    >>> ratios([{"a": 3, "b": 2}, {"a": 4, "b": 2}, {"a": 5}], "a", "b")
+    {'median': 1.75, 'min': 1.5, 'max': 2.0}
+    """
+    pairs = [told[ours] / told[peer] for told in rounds if ours in told and peer in told]
+    return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)} if pairs else None
+
+
+def run(program: str, python: str, words: Sequence[str], environment: Mapping[str, str], limit: float) -> dict | str:
+    """Runs one contestant.
+
+    Args:
+      program: its file in benchmarks/peers.
+      python: the interpreter.
+      words: its flags.
+      environment: variables on top of ours.
+      limit: seconds that it may take.
+
+    Returns:
+      What it measured, or a line that says why there is nothing.
+    """
+    place = {**os.environ, **environment}
+    place["PYTHONPATH"] = os.pathsep.join([str(PEERS.parents[1])] if program in ("ours.py", "matrix.py") else [])
+    try:
+        told = subprocess.run(
+            [python, str(PEERS / program), *words], capture_output=True, text=True, timeout=limit, env=place
+        )
+    except subprocess.TimeoutExpired:
+        return f"took more than {limit:.0f} s"
+    except OSError as error:
+        return f"{python}: {error.strerror}"
+    lines = (told.stdout if told.returncode == 0 else told.stderr).strip().splitlines() or ["printed nothing"]
+    try:
+        return json.loads(lines[-1])
+    except ValueError:
+        return lines[-1][:200]
+
+
+def compare(
+    row: Row, data: pathlib.Path, pythons: Mapping[str, str], rounds: int, epochs: int, batch_size: int, limit: float
+) -> dict[str, Any]:
+    """Measures one row: the machine's matrix rate, then each contestant in turn, as often as said.
+
+    Args:
+      row: what to measure.
+      data: .npz file with images and labels.
+      pythons: from a contestant's name to its interpreter; only these take part.
+      rounds: how often each is run.
+      epochs: timed passes over the data a run.
+      batch_size: images a step; 0 for the recipe's.
+      limit: seconds that one run may take.
+
+    Returns:
+      Facts and figures, of JSON's types.
+    """
+    batch = batch_size or (BATCH[row.model] if row.task == "train" else 1000)
+    words = [f"--model={row.model}", f"--precision={row.precision}", f"--task={row.task}", f"--data={data}"]
+    words += [f"--batch_size={batch}", f"--epochs={epochs}"]
+    rates, speeds, facts, failures = [], [], {}, {}
+    for _ in range(rounds):
+        matrix = run("matrix.py", sys.executable, [row.precision], {}, limit)
+        rates.append(matrix["operations_per_second"])
+        speeds.append({})
+        for name, python in pythons.items():
+            program, variant, environment, models = CONTESTANTS[name]
+            if name in failures or (models and row.model not in models):
+                continue
+            told = run(program, python, [*words, f"--variant={variant}"], environment, limit)
+            if isinstance(told, str):
+                failures[name] = told
+                continue
+            speeds[-1][name] = statistics.median(told["images_per_second"])
+            facts.setdefault(name, []).append(told)
+    rate = statistics.median(rates)
+    floor = rate / operations(row.model, row.task)
+    return {
+        **row._asdict(),
+        "batch_size": batch,
+        "matrix_operations_per_second": rates,
+        "floor_images_per_second": floor,
+        "rounds": speeds,
+        "contestants": {
+            name: {
+                "images_per_second": statistics.median(told[name] for told in speeds if name in told),
+                "share_of_floor": statistics.median(told[name] for told in speeds if name in told) / floor,
+                "compile_seconds": statistics.median(told["compile_seconds"] for told in runs),
+                "peak_memory_bytes": max(told["peak_memory_bytes"] for told in runs),
+                "ours_is_faster_by": ratios(speeds, OURS, name),
+                "versions": runs[-1]["versions"],
+                "device": runs[-1]["device"],
+            }
+            for name, runs in facts.items()
+        },
+        "failures": failures,
+    }
+
+
+def seeds(data: pathlib.Path, rounds: int, epochs: int, count: int, limit: float) -> dict[str, Any]:
+    """Compares many seeds of the perceptron in one program with as many runs in turn.
+
+    Args:
+      data: .npz file with images and labels.
+      rounds: how often each is run.
+      epochs: timed passes over the data a run.
+      count: how many seeds.
+      limit: seconds that one run may take.
+
+    Returns:
+      The ratio of images a second, with its spread: each counts every seed's images.
+    """
+    words = ["--model=perceptron", f"--batch_size={BATCH['perceptron']}", f"--epochs={epochs}", f"--data={data}"]
+    speeds = []
+    for _ in range(rounds):
+        told = {str(n): run("ours.py", sys.executable, [*words, f"--seeds={n}"], {}, limit) for n in (count, 1)}
+        if not any(isinstance(one, str) for one in told.values()):
+            speeds.append({name: statistics.median(one["images_per_second"]) for name, one in told.items()})
+    return {"seeds": count, "rounds": speeds, "ratio": ratios(speeds, str(count), "1")}
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Holds rows against the goals.
+
+    Args:
+      rows: of `compare`.
+
+    Returns:
+      For each goal whose contestants were measured: what was wanted, what was reached, and whether that is enough. A
+      peer of another precision was measured in another row, so only medians can be divided there.
+    """
+    speed = {
+        (row["model"], row["precision"], name): told["images_per_second"]
+        for row in rows
+        if row["task"] == "train"
+        for name, told in row["contestants"].items()
+    }
+    judged = []
+    for model, precision, peers, precisions, wanted in GOALS:
+        mine = speed.get((model, precision, OURS))
+        theirs = {(peer, p): speed[model, p, peer] for peer in peers for p in precisions if (model, p, peer) in speed}
+        if mine and theirs:
+            best = max(theirs, key=theirs.get)
+            reached = mine / theirs[best]
+            goal = {"model": model, "precision": precision, "peer": " ".join(best), "wanted": wanted}
+            judged.append(goal | {"reached": reached, "is_reached": reached >= wanted})
+    return judged

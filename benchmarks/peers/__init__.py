@@ -1,0 +1,1 @@
+"""One program a contestant; each runs in its own Python, and needs of this repository only common.py."""

@@ -1,0 +1,95 @@
+"""JAX written plainly, as flax's own MNIST example has it: nn.Conv, nn.max_pool, and a host loop over a jitted step.
+
+Source: https://github.com/google/flax/tree/main/examples/mnist.
+"""
+
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from common import arguments, load, measure
+from flax import linen as nn
+
+
+class Network(nn.Module):
+    model: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, train):
+        dense = functools.partial(nn.Dense, dtype=self.dtype)
+        conv = functools.partial(nn.Conv, dtype=self.dtype)
+        if self.model == "perceptron":
+            x = nn.relu(dense(784)(x.reshape(len(x), -1)))
+        elif self.model == "cnn":
+            x = nn.max_pool(nn.relu(conv(32, (5, 5), padding="VALID")(x)), (2, 2), (2, 2))
+            x = nn.Dropout(0.2, deterministic=not train)(x)
+            x = nn.relu(dense(128)(x.reshape(len(x), -1)))
+        elif self.model == "deep_cnn":
+            for stage, filters in enumerate((32, 64, 128)):
+                x = nn.max_pool(x, (2, 2), (2, 2)) if stage else x
+                for _ in range(2 if stage else 1):
+                    x = conv(filters, (3, 3) if stage else (5, 5))(x)
+                    x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x))
+        return dense(10)(x.reshape(len(x), -1)).astype(jnp.float32)
+
+
+def main():
+    args = arguments()
+    images, labels = load(args)
+    images = jnp.asarray(images.astype(np.float32) / 255)
+    labels = jnp.asarray(labels)
+    model = Network(args.model, {"f32": jnp.float32, "bf16": jnp.bfloat16}[args.precision])
+    variables = dict(model.init(jax.random.key(0), images[:1], False))
+    params = variables.pop("params")
+    optimizer = optax.sgd(0.01) if args.model == "deep_cnn" else optax.adam(1e-3)
+    opt_state, step_count = optimizer.init(params), 0
+
+    @jax.jit
+    def step(params, variables, opt_state, key, x, y):
+        def loss(params):
+            rngs = {"dropout": key}
+            logits, new = model.apply({"params": params, **variables}, x, True, rngs=rngs, mutable=list(variables))
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean(), (logits, dict(new))
+
+        (value, (logits, new)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), new, opt_state, value, (logits.argmax(-1) == y).mean()
+
+    @jax.jit
+    def logits_of(params, variables, x):
+        return model.apply({"params": params, **variables}, x, False)
+
+    random = np.random.default_rng(0)
+    size, count = args.batch_size, len(images)
+
+    def train():
+        nonlocal params, variables, opt_state, step_count
+        order = random.permutation(count)[: count // size * size].reshape(-1, size)
+        for rows in order:
+            key = jax.random.fold_in(jax.random.key(1), step_count)
+            params, variables, opt_state, *_ = step(params, variables, opt_state, key, images[rows], labels[rows])
+            step_count += 1
+        jax.block_until_ready(params)
+
+    def chunks():
+        return (slice(start, start + size) for start in range(0, count, size))
+
+    once = {
+        "train": train,
+        "evaluate": lambda: sum(
+            int((logits_of(params, variables, images[c]).argmax(-1) == labels[c]).sum()) for c in chunks()
+        ),
+        "predict": lambda: [np.asarray(logits_of(params, variables, images[c])) for c in chunks()],
+    }[args.task]
+    seen = count // size * size if args.task == "train" else count
+    device = jax.devices()[0]
+    versions = {"jax": jax.__version__, "flax": flax.__version__}
+    measure(args, seen, once, versions, f"{device.platform} {device.device_kind}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""mnist_jax itself, its pieces compiled as mnist_jax.runner compiles them; with --seeds, many runs in one program."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from common import arguments, load, measure
+
+from mnist_jax.config import Config
+from mnist_jax.train import evaluate, make_parts, predict, train_epoch
+
+MODELS = {
+    "softmax": Config(model="softmax", hidden=()),
+    "perceptron": Config(model="perceptron"),
+    "cnn": Config(model="cnn", hidden=(128,), dropout=0.2),
+    "deep_cnn": Config(
+        model="deep_cnn", hidden=(), filters=(32, 64, 128), norm="batch", optimizer="sgd", learning_rate=0.01
+    ),
+}
+
+
+def main():
+    args = arguments()
+    config = dataclasses.replace(MODELS[args.model], precision=args.precision, batch_size=args.batch_size)
+    if args.model == "perceptron":
+        config = dataclasses.replace(config, hidden=(args.hidden,))
+    images, labels = jax.device_put(load(args))
+    parts = make_parts(config, 10, images.shape[1:], 1)
+    keys = jax.vmap(jax.random.key)(np.arange(args.seeds))
+    init, epoch = parts.init, functools.partial(train_epoch, parts.train_step, batch_size=args.batch_size)
+    if args.seeds > 1:
+        state, epoch = jax.jit(jax.vmap(init))(keys), jax.vmap(epoch, in_axes=(0, None, None))
+    else:
+        state = jax.jit(init)(keys[0])
+    epoch = jax.jit(epoch, donate_argnums=0)
+    score = jax.jit(functools.partial(evaluate, parts.eval_step, batch_size=args.batch_size))
+    logits = jax.jit(functools.partial(predict, parts.model, batch_size=args.batch_size, dtype=parts.dtype))
+
+    def train():
+        nonlocal state
+        state, per_step = epoch(state, images, labels)
+        jax.block_until_ready((state, per_step))
+
+    once = {
+        "train": train,
+        "evaluate": lambda: jax.device_get(score(state, images, labels)),
+        "predict": lambda: jax.device_get(logits(state, images)),
+    }[args.task]
+    device = jax.devices()[0]
+    measure(args, args.seeds * len(images), once, {"jax": jax.__version__}, f"{device.platform} {device.device_kind}")
+
+
+if __name__ == "__main__":
+    main()
