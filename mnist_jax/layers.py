@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.random import threefry_2x32
 
 # https://keras.io/api/layers/activations/
 ACTIVATIONS = {
@@ -130,3 +131,23 @@ def max_pool(image: jax.Array, size: int = 2) -> jax.Array:
     rows, columns = image.shape[1] // size * size, image.shape[2] // size * size
     windows = [image[:, y:rows:size, x:columns:size] for y in range(size) for x in range(size)]
     return functools.reduce(jnp.maximum, windows)
+
+
+def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
+    """Sets a share of the values to zero, drawn at random, and scales up the others, so that the mean stays.
+
+    It uses both words of each Threefry block, where jax.random uses one: half the work for the same distribution.
+
+    Args:
+      key: [] typed PRNG key, of JAX's default kind.
+      x: float of any shape.
+      rate: share to drop, in [0, 1).
+
+    Returns:
+      The same shape and dtype.
+
+    Source: N. Srivastava et al., Dropout, JMLR 2014; J. Salmon et al., Parallel random numbers, 2011 (Threefry).
+    """
+    bits = threefry_2x32(jax.random.key_data(key), jnp.arange(x.size, dtype=jnp.uint32)).reshape(x.shape)
+    kept = bits < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
+    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)

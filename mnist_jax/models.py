@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, lookup
-from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, convolution, max_pool
+from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, convolution, dropout, max_pool
 
 NORMS = ("none", "batch", "layer")
 CELLS = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
@@ -52,7 +52,7 @@ class Network(nn.Module):
     @nn.nowrap
     def drop(self, x: jax.Array, train: bool) -> jax.Array:
         """Drops activations in training (N. Srivastava et al., Dropout, JMLR 2014)."""
-        return nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
+        return dropout(self.make_rng("dropout"), x, self.dropout) if train and self.dropout else x
 
     @nn.nowrap
     def convolve(self, x: jax.Array, filters: int, size: int, padding: str) -> jax.Array:

@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from mnist_jax.layers import convolution, max_pool, patches_convolution
+from mnist_jax.layers import convolution, dropout, max_pool, patches_convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -67,3 +67,21 @@ def test_max_pool_equals_linens(size, window):
         for pool in (lambda x: max_pool(x, window), lambda x: nn.max_pool(x, (window, window), (window, window)))
     )
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-12, 0.2, 0.5, 0.999])
+def test_dropout_drops_the_share_that_is_said_and_keeps_the_mean(rate):
+    x = jnp.ones((401, 251))
+    dropped = jax.jit(dropout, static_argnums=2)(jax.random.key(0), x, rate)
+    share = float((dropped == 0).mean())
+    assert share == pytest.approx(rate, abs=4 * (rate * (1 - rate) / x.size) ** 0.5 + 1e-9)
+    np.testing.assert_allclose(dropped[dropped != 0], 1 / (1 - rate), rtol=1e-6)
+    neighbours = np.corrcoef(dropped[:-1].ravel(), dropped[1:].ravel())[0, 1] if 0.1 < rate < 0.9 else 0
+    assert abs(neighbours) < 0.015
+
+
+def test_dropout_under_vmap_is_dropout_of_each_key():
+    keys, x = jax.random.split(jax.random.key(0), 3), jnp.ones((5, 7), jnp.bfloat16)
+    many = jax.vmap(lambda key: dropout(key, x, 0.5))(keys)
+    assert many.dtype == x.dtype and (many[0] != many[1]).any()
+    np.testing.assert_array_equal(many[2], dropout(keys[2], x, 0.5))
