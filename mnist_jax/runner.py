@@ -23,10 +23,16 @@ from mnist_jax.train import Parts, check, evaluate, make_parts, predict, train_e
 from mnist_jax.types import Metrics, TrainState
 
 
-def _claim_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
+def _refuse_result(workdir: pathlib.Path, overwrite: bool) -> None:
     try:
         if (workdir / "result.json").exists() and not overwrite:
             raise ConfigError(f"--workdir={workdir}: already holds a result; name another folder, or say --overwrite")
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: can't be read: {error.strerror}; name another folder") from None
+
+
+def _claim_workdir(workdir: pathlib.Path) -> None:
+    try:
         workdir.mkdir(parents=True, exist_ok=True)
         for name in ("result.json", "metrics.jsonl"):
             (workdir / name).unlink(missing_ok=True)
@@ -35,6 +41,19 @@ def _claim_workdir(workdir: pathlib.Path, overwrite: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(f"--workdir={workdir}: can't be written: {error.strerror}; name another folder") from None
+
+
+def _refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, batch_size: int) -> None:
+    import psutil
+
+    needs, known = program.memory_analysis(), device.memory_stats()
+    free = known["bytes_limit"] - known["bytes_in_use"] if known else psutil.virtual_memory().available
+    bytes_needed = needs.temp_size_in_bytes + needs.argument_size_in_bytes + needs.output_size_in_bytes
+    if bytes_needed > free:
+        raise ConfigError(
+            f"--batch_size={batch_size}: an epoch needs {bytes_needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} "
+            "are free; choose a smaller batch or a smaller network"
+        )
 
 
 def _refuse_divergence(per_step: Metrics, seed: int, steps_before: int, config: Config) -> None:
@@ -102,6 +121,7 @@ def run(
     """
     begin, version = time.perf_counter(), commit()
     workdir = pathlib.Path(workdir).expanduser()
+    _refuse_result(workdir, overwrite)
     check(config)
     device = choose_device(platform_name)
     dataset = load_dataset(config.dataset, config.data_dir)
@@ -111,10 +131,6 @@ def run(
     steps_per_epoch = -(-len(train_rows) // config.batch_size)
     shape = dataset.train_images.shape[1:]
     parts = make_parts(config, len(dataset.class_names), shape, config.epochs * steps_per_epoch)
-    _claim_workdir(workdir, overwrite)
-    write_json(workdir / "config.json", dataclasses.asdict(config))
-    if summary:
-        print(tabulate(parts.model, shape))
     splits = {
         "train": (dataset.train_images[train_rows], dataset.train_labels[train_rows]),
         "validation": (dataset.train_images[validation_rows], dataset.train_labels[validation_rows]),
@@ -123,12 +139,18 @@ def run(
     splits = {name: jax.device_put(arrays, device) for name, arrays in splits.items() if len(arrays[1])}
     loaded = time.perf_counter()
 
+    epoch_fn = functools.partial(train_epoch, parts.train_step, batch_size=config.batch_size)
+    like = jax.eval_shape(parts.init, jax.random.key(config.seed))
+    epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(like, *splits["train"]).compile()
+    _refuse_what_does_not_fit(epoch_fn, device, config.batch_size)
+    _claim_workdir(workdir)
+    write_json(workdir / "config.json", dataclasses.asdict(config))
+    if summary:
+        print(tabulate(parts.model, shape))
+    eval_fn = jax.jit(functools.partial(evaluate, parts.eval_step))
+    eval_fns = {name: eval_fn.lower(like, *arrays).compile() for name, arrays in splits.items()}
     init = jax.jit(parts.init)
     states = [init(jax.random.key(config.seed + i)) for i in range(config.num_seeds)]
-    epoch_fn = functools.partial(train_epoch, parts.train_step, batch_size=config.batch_size)
-    epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(states[0], *splits["train"]).compile()
-    eval_fn = jax.jit(functools.partial(evaluate, parts.eval_step))
-    eval_fns = {name: eval_fn.lower(states[0], *arrays).compile() for name, arrays in splits.items()}
     compiled = time.perf_counter()
 
     def score(name: str, state: TrainState) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Writes the README's tables from the result files beside this script: python results/table.py"""
+"""Writes the tables of the README and docs/performance.md from the result files here: python results/table.py"""
 
 import json
 import pathlib
 import re
 
 FOLDER = pathlib.Path(__file__).parent
-README = FOLDER.parent / "README.md"
+PAGES = [FOLDER.parent / "README.md", FOLDER.parent / "docs" / "performance.md"]
 ROWS = [
     ("softmax", "softmax regression, 784-10"),
     ("perceptron", "perceptron 784-784-10, the lecture's recipe"),
@@ -53,16 +53,37 @@ def loss_table():
     return lines + [row(json.loads(path.read_text())["config"]["loss"], *figures(errors_of(path))) for path in paths]
 
 
+def speed_table():
+    told = json.loads((FOLDER / "benchmark" / "cpu.json").read_text())
+    lines = [
+        row("network", "precision", "contestant", "images/s", "ours is faster by", "of the floor", "compile", "memory"),
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in told["rows"]:
+        for name, facts in one["contestants"].items():
+            ratio = facts["ours_is_faster_by"]
+            faster = "" if name == "ours" else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
+            cells = [one["model"], one["precision"], name, f"{facts['images_per_second']:,.0f}", faster]
+            cells += [f"{facts['share_of_floor']:.0%}", f"{facts['compile_seconds']:.1f} s"]
+            lines.append(row(*cells, f"{facts['peak_memory_bytes'] / 2**20:,.0f} MiB"))
+    lines += ["", row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
+    many = told["eight_seeds"]["ratio"]["median"]
+    goals = [(f"{g['model']} {g['precision']} against {g['peer']}", g["wanted"], g["reached"]) for g in told["goals"]]
+    for goal, wanted, reached in [*goals, ("eight seeds in one program against eight runs", 1.3, many)]:
+        lines.append(row(goal, wanted, f"{reached:.2f}", "yes" if reached >= wanted else "no"))
+    return lines
+
+
 def render(text):
     """Puts the tables between their marks.
 
     Args:
-      text: of the README.
+      text: of a page.
 
     Returns:
       The new text.
     """
-    for name, lines in {"accuracy": accuracy_table(), "losses": loss_table()}.items():
+    for name, lines in {"accuracy": accuracy_table(), "losses": loss_table(), "speed": speed_table()}.items():
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
         text = pattern.sub(lambda _, marks=marks, lines=lines: "\n".join([marks[0], *lines, marks[1]]), text)
@@ -70,4 +91,5 @@ def render(text):
 
 
 if __name__ == "__main__":
-    README.write_text(render(README.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import re
 
 import jax
 import numpy as np
@@ -76,6 +77,7 @@ def test_a_result_is_not_overwritten_unless_said(tmp_path, config):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
+        ({"hidden": (10**9,)}, ConfigError, r"an epoch needs \d+\.\d GiB of memory, \d+\.\d are free"),
         ({"batch_size": 631}, ConfigError, "larger than the 630 training images"),
         ({"optimizer": "adm"}, ConfigError, "did you mean 'adam'"),
         ({"model": "perceptorn"}, ConfigError, "did you mean 'perceptron'"),
@@ -111,3 +113,19 @@ def test_progress(stream, quiet):
     else:
         assert "0.5000" in told and "0.7500" in told and "0.6250" in told and "1,234" in told
         assert ("\r" in told) == stream.isatty()
+
+
+def test_a_run_compiles_each_program_once(tmp_path, config, caplog):
+    compiled = []
+    for epochs, num_seeds in ((1, 1), (3, 2)):
+        jax.clear_caches()
+        caplog.clear()
+        with jax.log_compiles():
+            longer = dataclasses.replace(config, epochs=epochs, num_seeds=num_seeds)
+            runner.run(longer, tmp_path / str(epochs), quiet=True)
+        told = (record.getMessage() for record in caplog.records)
+        found = (re.match(r"Finished XLA compilation of jit\((.*?)\)", line) for line in told)
+        compiled.append([match[1] for match in found if match])
+    for programs in compiled:
+        assert programs.count("train_epoch") == 1 and programs.count("evaluate") == 3
+        assert programs.count("init_state") == 1
