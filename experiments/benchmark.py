@@ -101,7 +101,8 @@ def main(values, rest: list[str]) -> None:
     from benchmarks.growth import measure_growth
     from mnist_jax import plots
     from mnist_jax.data import load_dataset
-    from mnist_jax.report import commit, versions, write_json
+    from mnist_jax.files import write_json
+    from mnist_jax.report import commit, versions
 
     dataset = load_dataset(values.dataset, values.data_dir)
     workdir = pathlib.Path(values.workdir).expanduser()

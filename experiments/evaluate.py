@@ -32,8 +32,9 @@ def main(values, rest):
     import jax
     import numpy as np
 
-    from mnist_jax import data, metrics, plots, report, runner, train
+    from mnist_jax import data, files, metrics, plots, runner, train
 
+    runner.keep_compiled()
     runner.choose_device(values.platform)
     run = runner.load_run(values.workdir, values.run_seed)
     name = values.dataset or run.config.dataset
@@ -75,7 +76,7 @@ def main(values, rest):
     plots.save(plots.mistakes(images, labels, logits, names), folder / "mistakes.png")
     facts = {"dataset": {"name": dataset.name, "sha256": dataset.sha256}, "split": values.split, **scores}
     facts |= {"classes": dict(zip(names, classes, strict=True)), "confusion": matrix.tolist()}
-    report.write_json(folder / "evaluation.json", facts)
+    files.write_json(folder / "evaluation.json", facts)
     print(f"Results: {folder}")
 
 

@@ -1,18 +1,18 @@
 """The only file that defines flags: one for each field of the dataclasses that hold an experiment's choices."""
 
 import dataclasses
-import json
-import pathlib
+import os
 import sys
 import time
 import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from absl import flags
+from absl import flags, logging
 
 from mnist_jax.config import Config, choice, config_from_dict
-from mnist_jax.errors import ConfigError, MnistJaxError
+from mnist_jax.errors import ConfigError, MnistJaxError, StoppedError
+from mnist_jax.files import read_json
 
 Choices = TypeVar("Choices")
 
@@ -28,6 +28,10 @@ class Where:
     summary: bool = choice(False, "print the layers, their shapes and parameter counts first")
     platform: str = choice("", "cpu, gpu or tpu; left out: the best that JAX finds")
     config: str = choice("", "config.json of a run to repeat; other flags change it")
+    resume: str = choice("auto", "a run that was stopped: auto goes on with it, must needs one, never begins anew")
+    checkpoint_every: int = choice(0, "steps between checkpoints; 0 for an epoch's")
+    keep: int = choice(2, "newest checkpoints of a seed to keep, beside the best on validation")
+    deterministic: bool = choice(False, "forbid a GPU the kernels whose results vary; slower")
 
 
 def define(*choices: Any) -> flags.FlagValues:
@@ -101,7 +105,7 @@ def read_config(values: flags.FlagValues, recipe: Config) -> Config:
     chosen = dataclasses.asdict(recipe)
     if values.config:
         try:
-            stored = json.loads(pathlib.Path(values.config).read_text())
+            stored = read_json(values.config)
         except OSError as error:
             raise ConfigError(f"--config={values.config}: can't be read: {error.strerror}") from None
         except ValueError as error:
@@ -120,6 +124,7 @@ def command(doc: str, choices: tuple[Any, ...], function: Callable[[flags.FlagVa
       choices: dataclass instances that define its flags.
       function: (parsed flags, the words that are no flags) -> None.
     """
+    logging.set_verbosity(logging.FATAL)  # libraries log what we tell in one line
     try:
         values = define(*choices)
         try:
@@ -130,6 +135,9 @@ def command(doc: str, choices: tuple[Any, ...], function: Callable[[flags.FlagVa
             print(f"{doc.strip()}\n\nFlags:\n{values.module_help(__spec__.name)}")
             return
         function(values, rest)
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
     except MnistJaxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
@@ -165,8 +173,12 @@ def main(recipe: Config, doc: str) -> None:
         source = config.dataset.partition(":")[0]
         workdir = values.workdir or f"runs/{config.experiment}-{source}-{time.strftime('%Y%m%d-%H%M%S')}"
 
+        if values.deterministic:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+
         from mnist_jax import runner
 
+        runner.keep_compiled()
         result, _ = runner.run(
             config,
             workdir,
@@ -175,6 +187,9 @@ def main(recipe: Config, doc: str) -> None:
             plots=sys.stderr.isatty() if values.plots is None else values.plots,
             summary=values.summary,
             platform_name=values.platform,
+            resume=values.resume,
+            checkpoint_every=values.checkpoint_every,
+            keep=values.keep,
         )
         accuracy = result["summary"]["test_accuracy"]
         print(f"Results: {workdir}")

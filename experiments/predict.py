@@ -34,6 +34,7 @@ def main(values, rest):
 
     from mnist_jax import images, plots, runner, train
 
+    runner.keep_compiled()
     runner.choose_device(values.platform)
     run = runner.load_run(values.workdir, values.run_seed)
     names, (height, width, channels) = run.result["dataset"]["class_names"], run.result["dataset"]["image_shape"]

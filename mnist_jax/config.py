@@ -74,6 +74,7 @@ class Config:
     seed: int = choice(7, "root of all randomness; the first one with --num_seeds")
     num_seeds: int = choice(1, "runs, with seeds seed, seed + 1, ...; their mean and deviation are reported")
     eval_every: int = choice(1, "epochs between validations; 0 validates only at the end")
+    on_nan: str = choice("stop", "a loss or gradient that is not finite: stop, or skip the update and count it")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -23,6 +23,7 @@ FILES = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 DEFAULT_DATA_DIR = "~/.cache/mnist_jax"
+MAX_IDX_BYTES = 1 << 32
 DIGITS = tuple("0123456789")
 _FETCHED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _DEFLATE_MAX_RATIO = 1032  # https://zlib.net/zlib_tech.html
@@ -61,6 +62,8 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
                 raise DataError(f"{path}: the file ends inside its header; fetch it again")
             shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
             promised = int(np.prod(shape, dtype=object))
+            if promised > MAX_IDX_BYTES:
+                raise DataError(f"{path}: its header promises {promised} bytes, more than the {MAX_IDX_BYTES} we read")
             room = path.stat().st_size * (_DEFLATE_MAX_RATIO if zipped else 1)
             content = file.read(promised + 1) if promised <= room else b""
     except FileNotFoundError:

@@ -30,6 +30,10 @@ class DivergedError(MnistJaxError):
     """The loss stopped being a finite number."""
 
 
+class StoppedError(MnistJaxError):
+    """A signal ended the run before its time, after it was saved; `exit_status` is 128 and the signal's number."""
+
+
 def nearest(name: str, known) -> str:
     """Says which of the known names is nearest to a wrong one, then all of them.
 

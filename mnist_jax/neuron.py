@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from mnist_jax.errors import DataError
+from mnist_jax.files import read_text
 from mnist_jax.models import Perceptron
 
 RESTARTS = 8  # a small network may get stuck, so that many start at once and the best one counts
@@ -63,8 +64,8 @@ def read_points(path: str | os.PathLike) -> Points:
     """
     path = pathlib.Path(path)
     try:
-        rows = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        rows = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read: {getattr(error, 'strerror', None) or 'not text'}") from None
     points = []
     for number, row in enumerate(rows, start=1):

@@ -1,7 +1,5 @@
 """What a run tells: progress while it goes, and the facts and figures of its result file."""
 
-import json
-import os
 import pathlib
 import platform
 import statistics
@@ -11,29 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def write_json(path: pathlib.Path, *values: Any) -> None:
-    """Writes a JSON file that appears whole or not at all: one value indented, or one value a line for .jsonl.
-
-    Args:
-      path: where to.
-      *values: what to write.
-    """
-    indent = None if path.suffix == ".jsonl" else 2
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text("".join(json.dumps(value, indent=indent) + "\n" for value in values))
-    aside.replace(path)
-
-
 class Progress:
     """Reports a run: a bar on a terminal, a line an epoch elsewhere, nothing when quiet. It changes no number."""
 
-    def __init__(self, epochs: int, quiet: bool, stream: Any = None):
+    def __init__(self, epochs: int, quiet: bool, stream: Any = None, done: int = 0):
         self.stream = stream or sys.stderr
         self.quiet, self.epochs, self.bar = quiet, epochs, None
         if not quiet and self.stream.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=epochs, unit="epoch", file=self.stream)
+            self.bar = tqdm(total=epochs, initial=done, unit="epoch", file=self.stream)
 
     def epoch(self, record: dict[str, Any], images_per_second: float) -> None:
         """Reports one epoch.

@@ -1,26 +1,32 @@
 """A whole run with its side effects: progress, evaluation, checkpoints and the result file; and a run read back."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import pathlib
+import shutil
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mnist_jax import metrics
-from mnist_jax.checkpoint import restore_state, save_state
+from mnist_jax.checkpoint import restore_state
 from mnist_jax.config import Config, config_from_dict
-from mnist_jax.data import load_dataset, split_validation
-from mnist_jax.errors import ConfigError, DataError, DivergedError
+from mnist_jax.data import DEFAULT_DATA_DIR, load_dataset, split_validation
+from mnist_jax.errors import ConfigError, DataError, lookup
+from mnist_jax.files import read_json, write_json
 from mnist_jax.models import tabulate
 from mnist_jax.plots import save_pictures
-from mnist_jax.report import Progress, commit, summarize, versions, write_json
+from mnist_jax.process import deferred_signals, locked
+from mnist_jax.report import commit, summarize, versions
 from mnist_jax.train import Parts, check, evaluate, make_parts, predict, train_epoch
-from mnist_jax.types import Metrics, TrainState
+from mnist_jax.trainer import Trainer
+from mnist_jax.types import TrainState
 
 
 def _refuse_result(workdir: pathlib.Path, overwrite: bool) -> None:
@@ -31,16 +37,38 @@ def _refuse_result(workdir: pathlib.Path, overwrite: bool) -> None:
         raise ConfigError(f"--workdir={workdir}: can't be read: {error.strerror}; name another folder") from None
 
 
-def _claim_workdir(workdir: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _claimed(workdir: pathlib.Path, anew: bool) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        for name in ("result.json", "metrics.jsonl"):
-            (workdir / name).unlink(missing_ok=True)
-        probe = workdir / f".probe.{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with locked(workdir):
+            for left in (*workdir.glob(".*.[0-9]*"), *workdir.glob("state/.*"), *workdir.glob("checkpoints/*/.*")):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            if anew:
+                for name in ("checkpoints", "state"):
+                    shutil.rmtree(workdir / name, ignore_errors=True)
+                for name in ("metrics.jsonl", "result.json"):
+                    (workdir / name).unlink(missing_ok=True)
+            probe = workdir / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+            yield
     except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: can't be written: {error.strerror}; name another folder") from None
+        raise ConfigError(
+            f"--workdir={workdir}: can't be written: {error.strerror}; make room, or name another folder"
+        ) from None
+
+
+@contextlib.contextmanager
+def _memory_told(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ConfigError(
+            f"--batch_size={batch_size}: the device ran out of memory; choose a smaller batch or network"
+        ) from None
 
 
 def _refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, batch_size: int) -> None:
@@ -53,16 +81,6 @@ def _refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, 
         raise ConfigError(
             f"--batch_size={batch_size}: an epoch needs {bytes_needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} "
             "are free; choose a smaller batch or a smaller network"
-        )
-
-
-def _refuse_divergence(per_step: Metrics, seed: int, steps_before: int, config: Config) -> None:
-    bad = np.flatnonzero(~np.isfinite(np.asarray(per_step.loss)))
-    if len(bad):
-        raise DivergedError(
-            f"seed {seed}: the loss became {per_step.loss[bad[0]]} in epoch {steps_before // len(per_step.loss) + 1}, "
-            f"at step {steps_before + bad[0] + 1}; try a smaller --learning_rate than {config.learning_rate} (the "
-            "workdir's metrics.jsonl has the epochs before)"
         )
 
 
@@ -88,6 +106,25 @@ def choose_device(name: str) -> jax.Device:
         ) from None
 
 
+RESUME = ("auto", "never", "must")
+
+
+def keep_compiled() -> None:
+    """Lets JAX keep compiled programs in the user's cache, for the whole process; JAX's own variables go before.
+
+    Source: https://docs.jax.dev/en/latest/persistent_compilation_cache.html
+    """
+    folder = pathlib.Path(DEFAULT_DATA_DIR).expanduser() / "compiled"
+    if jax.config.jax_compilation_cache_dir is None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def run(
     config: Config,
     workdir: str | os.PathLike,
@@ -97,11 +134,14 @@ def run(
     plots: bool = False,
     summary: bool = False,
     platform_name: str = "",
+    resume: str = "auto",
+    checkpoint_every: int = 0,
+    keep: int = 2,
 ) -> tuple[dict[str, Any], list[TrainState]]:
-    """Trains and scores a network for each seed, and writes what came of it.
+    """Trains and scores a network for each seed, and writes what came of it; goes on where an earlier call was stopped.
 
-    Writes into workdir: config.json, metrics.jsonl (a line an epoch), state/seed-N (orbax), pictures, and result.json
-    last.
+    Writes into workdir: config.json, metrics.jsonl (a line an epoch), checkpoints/seed-N/STEP and state/seed-N (orbax),
+    pictures, and result.json last.
 
     Args:
       config: what to run.
@@ -111,16 +151,24 @@ def run(
       plots: whether to draw learning curves, confusion matrix, worst mistakes and first-layer filters.
       summary: whether to print the network's layers, shapes and parameter counts first.
       platform_name: cpu, gpu or tpu; empty for JAX's own choice.
+      resume: auto goes on from the newest whole checkpoint, where there is one; must needs one; never begins anew.
+      checkpoint_every: steps between checkpoints; 0 for an epoch's. The best on validation is always among them.
+      keep: newest checkpoints of a seed to keep, beside the best on validation.
 
     Returns:
       What result.json holds, and each seed's final state.
 
     Raises:
-      ConfigError, DataError: before anything is written.
+      ConfigError, DataError: before anything is written; or where the folder can't be written any more.
       DivergedError: the loss became NaN or infinite; config.json and the good epochs' metrics stay.
+      StoppedError: SIGTERM or SIGINT, after a checkpoint of the step it came in.
     """
     begin, version = time.perf_counter(), commit()
     workdir = pathlib.Path(workdir).expanduser()
+    lookup(dict.fromkeys(RESUME), "resume", resume)
+    for name, value, least in (("checkpoint_every", checkpoint_every, 0), ("keep", keep, 1)):
+        if value < least:
+            raise ConfigError(f"--{name}={value}: must be at least {least}")
     _refuse_result(workdir, overwrite)
     check(config)
     device = choose_device(platform_name)
@@ -141,47 +189,8 @@ def run(
 
     epoch_fn = functools.partial(train_epoch, parts.train_step, batch_size=config.batch_size)
     like = jax.eval_shape(parts.init, jax.random.key(config.seed))
-    epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(like, *splits["train"]).compile()
-    _refuse_what_does_not_fit(epoch_fn, device, config.batch_size)
-    _claim_workdir(workdir)
-    write_json(workdir / "config.json", dataclasses.asdict(config))
-    if summary:
-        print(tabulate(parts.model, shape))
-    eval_fn = jax.jit(functools.partial(evaluate, parts.eval_step))
-    eval_fns = {name: eval_fn.lower(like, *arrays).compile() for name, arrays in splits.items()}
-    init = jax.jit(parts.init)
-    states = [init(jax.random.key(config.seed + i)) for i in range(config.num_seeds)]
-    compiled = time.perf_counter()
-
-    def score(name: str, state: TrainState) -> dict[str, float]:
-        return metrics.compute(jax.device_get(eval_fns[name](state, *splits[name])))
-
-    records, runs, epoch_seconds = [], [], []
-    for i, seed in enumerate(range(config.seed, config.seed + config.num_seeds)):
-        losses = []
-        with Progress(config.epochs, quiet) as progress:
-            for epoch in range(1, config.epochs + 1):
-                tick = time.perf_counter()
-                states[i], per_step = jax.block_until_ready(epoch_fn(states[i], *splits["train"]))
-                epoch_seconds.append(round(time.perf_counter() - tick, 4))
-                _refuse_divergence(per_step, seed, (epoch - 1) * steps_per_epoch, config)
-                train_metrics = metrics.compute(jax.device_get(metrics.merge(per_step)))
-                record = {"seed": seed, "epoch": epoch, "step": epoch * steps_per_epoch, "train": train_metrics}
-                if "validation" in splits and config.eval_every and epoch % config.eval_every == 0:
-                    record["validation"] = score("validation", states[i])
-                    losses.append(record["validation"]["loss"])
-                records.append(record)
-                write_json(workdir / "metrics.jsonl", *records)
-                progress.epoch(record, len(train_rows) / epoch_seconds[-1])
-                if config.patience and len(losses) - 1 - losses.index(min(losses, default=0)) >= config.patience:
-                    break
-        save_state(workdir / "state" / f"seed-{seed}", states[i])
-        scores = {name: score(name, states[i]) for name in splits}
-        runs.append({"seed": seed, "steps": int(states[i].step), **scores})
-    trained = time.perf_counter()
-
-    result = {
-        "experiment": config.experiment,
+    bounds = (np.int32(0), np.int32(0))
+    facts = {
         "dataset": {
             "name": dataset.name,
             "sha256": dataset.sha256,
@@ -189,24 +198,74 @@ def run(
             "image_shape": shape,
         },
         "config": dataclasses.asdict(config),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(states[0].params)),
-        "runs": runs,
-        "summary": {"test_accuracy": summarize([run["test"]["accuracy"] for run in runs])},
-        "seconds": {
-            "load": loaded - begin,
-            "compile": compiled - loaded,
-            "train": trained - compiled,
-            "total": trained - begin,
-            "epochs": epoch_seconds,
-        },
         "versions": versions(),
-        "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
-        "commit": version,
     }
-    if plots:
-        logits = jax.jit(functools.partial(predict, parts.model, dtype=parts.dtype))(states[0], splits["test"][0])
-        save_pictures(workdir, records, dataset, np.asarray(logits), jax.device_get(states[0].params))
-    write_json(workdir / "result.json", result)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_memory_told(config.batch_size))
+        epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(like, *splits["train"], *bounds).compile()
+        _refuse_what_does_not_fit(epoch_fn, device, config.batch_size)
+        anew = resume == "never" or (workdir / "result.json").exists()
+        if resume == "must" and (anew or not [*workdir.glob("state/seed-*"), *workdir.glob("checkpoints/seed-*/*")]):
+            raise ConfigError(f"--resume=must: {workdir} holds no unfinished run; leave it out to begin one")
+        stack.enter_context(_claimed(workdir, anew))
+        if summary:
+            print(tabulate(parts.model, shape))
+        eval_fn = jax.jit(functools.partial(evaluate, parts.eval_step))
+        eval_fns = {name: eval_fn.lower(like, *arrays).compile() for name, arrays in splits.items()}
+        init = jax.jit(parts.init)
+
+        def score(name: str, state: TrainState) -> dict[str, float]:
+            return metrics.compute(jax.device_get(eval_fns[name](state, *splits[name])))
+
+        trainer = Trainer(
+            config,
+            workdir,
+            splits["train"],
+            epoch_fn,
+            score,
+            tuple(splits),
+            steps_per_epoch,
+            json.loads(json.dumps(facts)),
+            checkpoint_every,
+            keep,
+            quiet,
+        )
+        seeds = range(config.seed, config.seed + config.num_seeds)
+        starts = [trainer.start(seed, init(jax.random.key(seed))) for seed in seeds]
+        write_json(workdir / "config.json", dataclasses.asdict(config))
+        compiled = time.perf_counter()
+
+        records, runs, epoch_seconds, states = [], [], [], []
+        with deferred_signals() as told:
+            for seed, start in zip(seeds, starts, strict=True):
+                state, lines, seconds = trainer.run(seed, *start, records, told)
+                records += lines
+                epoch_seconds += seconds
+                states.append(state)
+                scores = {name: score(name, state) for name in splits}
+                runs.append({"seed": seed, "steps": int(state.step), **scores})
+        trained = time.perf_counter()
+
+        result = {
+            "experiment": config.experiment,
+            **facts,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(states[0].params)),
+            "runs": runs,
+            "summary": {"test_accuracy": summarize([run["test"]["accuracy"] for run in runs])},
+            "seconds": {
+                "load": loaded - begin,
+                "compile": compiled - loaded,
+                "train": trained - compiled,
+                "total": trained - begin,
+                "epochs": epoch_seconds,
+            },
+            "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
+            "commit": version,
+        }
+        if plots:
+            logits = jax.jit(functools.partial(predict, parts.model, dtype=parts.dtype))(states[0], splits["test"][0])
+            save_pictures(workdir, records, dataset, np.asarray(logits), jax.device_get(states[0].params))
+        write_json(workdir / "result.json", result)
     return result, states
 
 
@@ -239,11 +298,11 @@ def load_run(workdir: str | os.PathLike, seed: int | None = None) -> Run:
     if not (workdir / "result.json").exists():
         raise DataError(f"--workdir={workdir}: no finished run, as it holds no result.json; run the experiment again")
     try:
-        result = json.loads((workdir / "result.json").read_text())
+        result = read_json(workdir / "result.json")
         config = config_from_dict(result["config"])
         seeds = {run["seed"]: run["steps"] for run in result["runs"]}
         classes, shape = len(result["dataset"]["class_names"]), tuple(map(int, result["dataset"]["image_shape"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{workdir / 'result.json'}: not a result of this version ({error!r:.100})") from None
     seed = next(iter(seeds)) if seed is None else seed
     if seed not in seeds:

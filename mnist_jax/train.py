@@ -24,6 +24,7 @@ from mnist_jax.optimizers import make_optimizer
 from mnist_jax.types import Batch, Hyperparams, Metrics, TrainState
 
 PRECISIONS = {"f32": jnp.float32, "bf16": jnp.bfloat16}
+ON_NAN = {"stop": False, "skip": True}  # skip_nonfinite of make_train_step
 INIT, SHUFFLE, DROPOUT, AUGMENT = range(4)  # purposes folded into the root key; append, never reorder
 
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -88,6 +89,7 @@ def make_train_step(
     augment: Augment | None = None,
     penalty: Callable[[Any], jax.Array] | None = None,
     dtype: Any = jnp.float32,
+    skip_nonfinite: bool = False,
 ) -> TrainStep:
     """Makes the train step.
 
@@ -99,6 +101,8 @@ def make_train_step(
       augment: (key, image [B, H, W, C] float32 in [0, 1]) -> the same, changed at random; None for no change.
       penalty: (params) -> [] float32, added to the mean loss, such as losses.make_penalty gives; None for nothing.
       dtype: in which the network computes; parameters, loss and update stay float32.
+      skip_nonfinite: whether a step whose loss or gradient is not finite changes nothing but the step's number; its
+        metrics then count no example.
 
     Returns:
       A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples,
@@ -131,7 +135,14 @@ def make_train_step(
         grads, (model_state, step_metrics) = jax.grad(mean_loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, model_state, opt_state, state.key), step_metrics
+        new = TrainState(state.step + 1, params, model_state, opt_state, state.key)
+        if not skip_nonfinite:
+            return new, step_metrics
+        good = jnp.isfinite(step_metrics.loss) & jnp.isfinite(optax.tree.norm(grads))
+        kept = state._replace(step=state.step + 1, key=None)
+        new = jax.tree.map(functools.partial(jnp.where, good), new._replace(key=None), kept)
+        step_metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.zeros_like(leaf)), step_metrics)
+        return new._replace(key=state.key), step_metrics
 
     return train_step
 
@@ -166,7 +177,7 @@ def check(config: Config) -> None:
       ConfigError: a name that is in no table, or choices that do not fit each other.
     """
     hparams = Hyperparams(config.learning_rate)
-    lookup(PRECISIONS, "precision", config.precision)
+    lookup(PRECISIONS, "precision", config.precision), lookup(ON_NAN, "on_nan", config.on_nan)
     make_model(config, classes=2), make_optimizer(config, hparams), make_loss(config, hparams)
 
 
@@ -200,6 +211,7 @@ def make_parts(config: Config, classes: int, shape: tuple[int, ...], steps: int)
         augment=augment if config.rotation or config.zoom or config.shift else None,
         penalty=make_penalty(hparams) if config.l1 or config.l2 else None,
         dtype=dtype,
+        skip_nonfinite=lookup(ON_NAN, "on_nan", config.on_nan),
     )
     init = functools.partial(init_state, model, optimizer, image=jnp.zeros((1, *shape), jnp.uint8))
     jax.eval_shape(init, jax.random.key(0))
@@ -207,31 +219,47 @@ def make_parts(config: Config, classes: int, shape: tuple[int, ...], steps: int)
 
 
 def train_epoch(
-    train_step: TrainStep, state: TrainState, images: jax.Array, labels: jax.Array, batch_size: int
+    train_step: TrainStep,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    first: Any = 0,
+    stop: Any = None,
+    *,
+    batch_size: int,
 ) -> tuple[TrainState, Metrics]:
-    """Trains one pass over the data in an order drawn from the state's key and epoch: one scan, one program.
+    """Trains one pass over the data, or a piece of it, in an order drawn from the state's key and epoch: one loop.
+
+    With traced bounds one program trains any piece, and the pieces give the bits that the whole gives.
 
     Args:
       train_step: as make_train_step gives it, or of the same signature.
-      state: at the start of an epoch; which one follows from its step.
+      state: before step `first` of an epoch; which epoch follows from its step.
       images: [N, H, W, C] uint8, on the device.
       labels: [N] int32.
+      first: [] int, the first step of the epoch to make, from 0.
+      stop: [] int, the one not to make; None for the epoch's S = ceil(N / batch_size) steps.
       batch_size: images a step, at most N; the last batch is padded and masked.
 
     Returns:
-      The state S = ceil(N / batch_size) steps later, and Metrics of [S] arrays; `merge` adds them up.
+      The state `stop - first` steps later, and Metrics of [S] arrays, zero at the steps not made; `merge` adds them up.
     """
     epoch = state.step // -(-len(images) // batch_size)
     key = jax.random.fold_in(jax.random.fold_in(state.key, SHUFFLE), epoch)
     index, mask = epoch_batches(key, len(images), batch_size)
+    padded = len(images) % batch_size  # a mask that the compiler knows costs nothing
 
-    def body(state, step):
-        rows, mask = step
-        return train_step(state, Batch(images[rows], labels[rows], mask))
+    def body(step, carry):
+        state, per_step = carry
+        rows = index[step]
+        batch = Batch(images[rows], labels[rows], mask[step] if padded else jnp.ones(batch_size, bool))
+        state, step_metrics = train_step(state, batch)
+        return state, jax.tree.map(lambda all, one: all.at[step].set(one), per_step, step_metrics)
 
-    if len(images) % batch_size == 0:  # a mask that the compiler knows costs nothing
-        return jax.lax.scan(lambda state, rows: body(state, (rows, jnp.ones(batch_size, bool))), state, index)
-    return jax.lax.scan(body, state, (index, mask))
+    batch = Batch(images[index[0]], labels[index[0]], mask[0])
+    one = jax.eval_shape(train_step, state, batch)[1]
+    per_step = jax.tree.map(lambda leaf: jnp.zeros((len(index), *leaf.shape), leaf.dtype), one)
+    return jax.lax.fori_loop(first, len(index) if stop is None else stop, body, (state, per_step))
 
 
 def evaluate(

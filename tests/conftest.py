@@ -1,9 +1,15 @@
+import atexit
 import gzip
 import os
 import pathlib
+import shutil
+import tempfile
 
 # Most of a test's time is compilation: let XLA not polish what runs once. Commands that tests start have it too.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # commands keep what they compile here, not in the user's cache
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mnist_jax-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import numpy as np
@@ -49,6 +55,21 @@ def small(dataset):
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory, small):
     return write_folder(tmp_path_factory.mktemp("digits"), small)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the faults that tests of survival injected."""
+    faults = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "fault" and report.when == "call":
+                    row = faults.setdefault(value[0], [0, 0])
+                    row[:] = row[0] + value[1], row[1] + value[2]
+    if faults and terminalreporter.config.option.markexpr == "long":
+        terminalreporter.write_line(f"{'fault':60} injected survived lost")
+        for name, (injected, survived) in sorted(faults.items()):
+            terminalreporter.write_line(f"{name:60} {injected:8} {survived:8} {injected - survived:4}")
 
 
 @pytest.fixture(scope="session")

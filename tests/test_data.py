@@ -98,7 +98,7 @@ BROKEN = {
     "wrong magic": (IMAGES, rewrite(b"\x00\x00\x09\x03" + b"\0" * 40), "wrong magic number 00000903"),
     "short header": (IMAGES, rewrite(idx_bytes(IMAGE)[:9]), "ends inside its header"),
     "promises more": (IMAGES, rewrite(idx_bytes(IMAGE, (701, 28, 28))), "the file holds fewer"),
-    "promises terabytes": (IMAGES, rewrite(idx_bytes(IMAGE, (2**32 - 1,) * 3)), "the file holds fewer"),
+    "promises terabytes": (IMAGES, rewrite(idx_bytes(IMAGE, (2**32 - 1,) * 3)), "more than the 4294967296 we read"),
     "holds more": (IMAGES, rewrite(idx_bytes(IMAGE, (699, 28, 28))), "the file holds more"),
     "counts differ": (LABELS, rewrite(idx_bytes(np.zeros(699))), "699 labels for 700 images"),
     "swapped": (IMAGES, rewrite(idx_bytes(np.zeros(700))), "are the files swapped"),

@@ -9,10 +9,11 @@ import pytest
 
 LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
-    {"errors"},
+    {"errors", "files"},
     {"types", "config", "layers"},
     {"models", "losses", "metrics", "optimizers", "augment", "data", "checkpoint"},
-    {"train", "images", "neuron", "plots", "report"},
+    {"train", "images", "neuron", "plots", "report", "process"},
+    {"trainer"},
     {"runner"},
 ]
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}

@@ -20,10 +20,11 @@ NHWC = ("NHWC", "HWIO", "NHWC")
         ((7, 8, 4), (3, 3), (1, 2), ((2, 0), (1, 3))),
     ],
 )
-def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides, padding):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)], ids=["f32", "bf16"])
+def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides, padding, dtype, tolerance):
     keys = jax.random.split(jax.random.key(0), 3)
-    image = jax.random.normal(keys[0], (3, *size))
-    weight = jax.random.normal(keys[1], (*kernel, size[-1], 6))
+    image = jax.random.normal(keys[0], (3, *size), dtype)
+    weight = jax.random.normal(keys[1], (*kernel, size[-1], 6), dtype)
 
     def xla(image, weight):
         return lax.conv_general_dilated(image, weight, strides, padding, dimension_numbers=NHWC)
@@ -33,9 +34,10 @@ def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides,
 
     (wanted, pull), (got, pull_ours) = jax.vjp(xla, image, weight), jax.vjp(ours, image, weight)
     assert got.shape == wanted.shape
-    slope = jax.random.normal(keys[2], wanted.shape)
+    slope = jax.random.normal(keys[2], wanted.shape, dtype)
     for a, b in zip((got, *pull_ours(slope)), (wanted, *pull(slope)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * float(jnp.abs(b).max()))
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max()))
 
 
 @pytest.mark.parametrize(

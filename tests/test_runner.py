@@ -42,7 +42,14 @@ def test_result_holds_what_the_readme_promises(tmp_path, config):
         (8, 2, 14),
     ]
     assert config_from_dict(json.loads((tmp_path / "config.json").read_text())).num_seeds == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "metrics.jsonl", "result.json", "state"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "state",
+    ]
 
 
 @pytest.mark.parametrize("change", [{}, {"eval_every": 0}, {"num_seeds": 2}], ids=str)

@@ -55,7 +55,7 @@ def finite(tree):
 
 def accuracy_after(tiny, epochs=20, **choices):
     _, parts = parts_of(steps=epochs * 2, epochs=epochs, **choices)
-    epoch = jax.jit(lambda state: train_epoch(parts.train_step, state, *tiny, 30))
+    epoch = jax.jit(lambda state: train_epoch(parts.train_step, state, *tiny, batch_size=30))
     state = parts.init(jax.random.key(0))
     for _ in range(epochs):
         state, per_step = epoch(state)

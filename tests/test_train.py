@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,18 +74,48 @@ def test_step_is_the_textbooks(arrays):
 @pytest.mark.parametrize("model", [None, Noisy()], ids=["perceptron", "noisy"])
 def test_four_epochs_equal_two_saved_restored_and_two(tmp_path, arrays, model):
     state, step = setup(arrays, model)
-    epoch = jax.jit(lambda state: train_epoch(step, state, *arrays, 40)[0])
+    epoch = jax.jit(lambda state: train_epoch(step, state, *arrays, batch_size=40)[0])
     through = epoch(epoch(epoch(epoch(state))))
     save_state(tmp_path / "state", epoch(epoch(state)))
     assert_same(through, epoch(epoch(restore_state(tmp_path / "state", state))))
     assert int(through.step) == 12
 
 
+@pytest.mark.parametrize("cuts", [(0, 1, 2, 3), (0, 2, 3), (0, 1, 3)])
+def test_an_epoch_in_pieces_gives_the_bits_of_a_whole_one(arrays, cuts):
+    state, step = setup(arrays, Noisy())
+    piece = jax.jit(lambda state, first, stop: train_epoch(step, state, *arrays, first, stop, batch_size=40))
+    whole, per_step = piece(piece(state, 0, 3)[0], 0, 3)
+    state, summed = piece(state, 0, 3)[0], 0
+    for first, stop in itertools.pairwise(cuts):
+        state, some = piece(state, first, stop)
+        summed = np.add(summed, some.loss)
+    assert_same(state, whole)
+    np.testing.assert_array_equal(summed, per_step.loss)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_is_skipped(arrays, bad):
+    state, _ = setup(arrays)
+    model, optimizer = make_model(CONFIG, 10), make_optimizer(CONFIG, Hyperparams(1e-3))
+
+    def loss(logits, labels):
+        return LOSS(logits, labels) + jnp.where(labels == 10, bad, 0)
+
+    step = make_train_step(model, optimizer, loss, skip_nonfinite=True)
+    good = Batch(arrays[0][:8], arrays[1][:8], jnp.ones(8, bool))
+    after, told = step(state, good._replace(label=good.label.at[3].set(10)))
+    assert int(told.count) == int(told.correct) == 0 and float(told.loss) == 0 and int(after.step) == 1
+    assert_same(after._replace(step=state.step), state)
+    after, told = step(state, good)
+    assert int(told.count) == 8 and differ(after, state)
+
+
 def test_same_seed_same_bits_other_seed_other_bits(arrays):
     results = []
     for seed in (0, 0, 1):
         state, step = setup(arrays, Noisy(), seed)
-        results.append(jax.jit(lambda state, step=step: train_epoch(step, state, *arrays, 40)[0])(state))
+        results.append(jax.jit(lambda state, step=step: train_epoch(step, state, *arrays, batch_size=40)[0])(state))
     assert_same(results[0], results[1])
     assert differ(results[0], results[2])
 
@@ -92,8 +124,8 @@ def test_dropout_and_order_change_from_step_to_step(arrays):
     state, step = setup(arrays, Noisy())
     batch = Batch(*(array[:8] for array in arrays), jnp.ones(8, bool))
     assert differ(step(state, batch)[0], step(state._replace(step=state.step + 1), batch)[0])
-    first = train_epoch(step, state, *arrays, 40)[1]
-    second = train_epoch(step, state._replace(step=state.step + 3), *arrays, 40)[1]
+    first = train_epoch(step, state, *arrays, batch_size=40)[1]
+    second = train_epoch(step, state._replace(step=state.step + 3), *arrays, batch_size=40)[1]
     assert float(first.loss[0]) != float(second.loss[0])
 
 
@@ -103,7 +135,7 @@ def test_epoch_counts_every_image_once_and_compiles_once(arrays):
 
     def epoch(state):
         traces.append(1)
-        return train_epoch(step, state, *arrays, 40)
+        return train_epoch(step, state, *arrays, batch_size=40)
 
     epoch = jax.jit(epoch)
     for _ in range(3):
@@ -126,7 +158,7 @@ def test_runs_over_seeds_and_rates_are_one_vmap(arrays):
         optimizer = make_optimizer(CONFIG, Hyperparams(rate))
         model = make_model(CONFIG, 10)
         step = make_train_step(model, optimizer, LOSS)
-        return train_epoch(step, init_state(model, optimizer, key, arrays[0][:1]), *arrays, 40)[0]
+        return train_epoch(step, init_state(model, optimizer, key, arrays[0][:1]), *arrays, batch_size=40)[0]
 
     keys, rates = jax.vmap(jax.random.key)(jnp.arange(2)), jnp.array([1e-3, 1e-2])
     grid = jax.jit(jax.vmap(run))(keys, rates)
