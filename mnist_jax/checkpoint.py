@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_jax.errors import DataError
+from mnist_jax.errors import DataError, first_line
 from mnist_jax.files import read_json
 from mnist_jax.types import TrainState
 
@@ -97,8 +97,7 @@ def save_state(path: str | os.PathLike, state: TrainState, about: dict[str, Any]
     except Exception as error:  # orbax raises many kinds, over many lines
         for left in path.parent.glob(f"{begun}.*"):
             _remove(left)
-        first_line = (str(error).strip().splitlines() or [repr(error)])[0]
-        why = getattr(error, "strerror", None) or first_line.rpartition(": ")[2][:120]
+        why = getattr(error, "strerror", None) or first_line(error).rpartition(": ")[2]
         raise DataError(f"{path}: can't be written ({why}); make room, and start the same run again") from None
 
 
@@ -156,9 +155,7 @@ def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
             saved = checkpointer.restore(path, target)
         jax.tree.map(_same_kind, saved, target)
     except Exception as error:  # orbax raises many kinds, over many lines
-        raise DataError(
-            f"{path}: not a checkpoint of this network ({str(error).strip().splitlines()[0][:120]})"
-        ) from None
+        raise DataError(f"{path}: not a checkpoint of this network ({first_line(error)})") from None
     return TrainState(**{**saved, "key": jax.random.wrap_key_data(saved["key"])})
 
 

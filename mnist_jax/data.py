@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.errors import ConfigError, DataError, nearest
+from mnist_jax.errors import ConfigError, DataError, first_line, nearest
 from mnist_jax.types import Dataset
 
 FILES = {
@@ -198,11 +198,11 @@ def _load_tfds(name: str, data_dir: str) -> Dataset:
         class_names = tuple(builder.info.features["label"].names)
     except ImportError as error:
         raise DataError(
-            f"tfds:{name}: needs TensorFlow ({str(error).splitlines()[0][:80]}); pip install 'mnist_jax[tensorflow]'"
+            f"tfds:{name}: needs TensorFlow ({first_line(error)}); pip install 'mnist_jax[tensorflow]'"
         ) from None
     except Exception as error:  # TFDS raises many kinds; none of them is ours
         raise DataError(
-            f"tfds:{name}: can't be read ({type(error).__name__}: {str(error).strip().splitlines()[0][:160]}); "
+            f"tfds:{name}: can't be read ({type(error).__name__}: {first_line(error)}); "
             "it must be a prepared image-classification data set (image, label; train, test) in array_record format"
         ) from None
     if arrays["train_images"].dtype != np.uint8 or arrays["train_images"].ndim != 4:

@@ -34,6 +34,21 @@ class StoppedError(MnistJaxError):
     """A signal ended the run before its time, after it was saved; `exit_status` is 128 and the signal's number."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, as a part of one line of ours.
+
+    Args:
+      error: any.
+
+    Returns:
+      Its first line, or its kind where it says nothing; 160 characters at most.
+
+    >>> first_line(ValueError("wrong\\nand long")), first_line(EOFError())
+    ('wrong', 'EOFError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
 def nearest(name: str, known) -> str:
     """Says which of the known names is nearest to a wrong one, then all of them.
 

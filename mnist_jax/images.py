@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mnist_jax.data import read_idx
-from mnist_jax.errors import DataError
+from mnist_jax.errors import DataError, first_line
 
 MAX_PIXELS = 50_000_000
 
@@ -41,7 +41,7 @@ def _read_picture(path: pathlib.Path) -> tuple[np.ndarray, list[str]]:
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more than {MAX_PIXELS} pixels; shrink it") from None
     except Exception as error:  # Pillow raises many kinds for a broken file
-        raise DataError(f"{path}: can't be read as PNG or JPEG ({str(error).splitlines()[0][:120]})") from None
+        raise DataError(f"{path}: can't be read as PNG or JPEG ({first_line(error)})") from None
     done = []
     if image.mode.startswith("I") or image.mode == "F":
         done.append("16 bits to 8")
@@ -142,5 +142,7 @@ def read_pictures(path: str | os.PathLike, shape: tuple[int, int]) -> list[Pictu
         images = read_idx(path)
         if images.ndim != 3:
             raise DataError(f"{path}: holds labels, not images")
+        if images.size == 0:
+            raise DataError(f"{path}: holds no image")
         return [prepare(image, shape, f"{path}[{i}]") for i, image in enumerate(images)]
     raise DataError(f"{path}: neither PNG, JPEG nor IDX")

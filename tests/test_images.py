@@ -105,6 +105,8 @@ BAD = {
     "only a signature": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "can't be read as PNG or JPEG"),
     "bomb": (bomb, "more than 50000000 pixels"),
     "labels": (lambda path: path.write_bytes(idx_bytes(np.zeros(9))), "holds labels, not images"),
+    "no image": (lambda path: path.write_bytes(idx_bytes(np.zeros((0, 28, 28)))), "holds no image"),
+    "no pixel": (lambda path: path.write_bytes(idx_bytes(np.zeros((1, 0, 28)))), "holds no image"),
     "folder": (lambda path: path.mkdir(), "can't be read"),
 }
 
