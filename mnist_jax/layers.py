@@ -1,7 +1,8 @@
 """What models are made of: ACTIVATIONS and INITIALIZERS by their Keras names, convolution, max-pooling.
 
 On a CPU, XLA's convolution is slow inside a loop (https://github.com/jax-ml/jax/issues/12868), and so is its gradient
-of max-pooling: here convolution is a matrix product over patches there, and max-pooling everywhere a maximum of slices.
+of max-pooling: here convolution is matrix products there, over patches or in Winograd's way, and max-pooling
+everywhere a maximum of slices.
 """
 
 import functools
@@ -96,6 +97,87 @@ def patches_convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[i
     return product.reshape(len(image), rows, columns, filters)
 
 
+def quarters(image: jax.Array) -> list[jax.Array]:
+    """Takes an image apart into its even and odd rows and columns; an odd last one is left out.
+
+    Args:
+      image: [B, H, W, C] float.
+
+    Returns:
+      Four of [B, H // 2, W // 2, C]: the upper left pixel of each 2x2 window, the upper right, the lower left, the
+      lower right.
+    """
+    rows, columns = (side // 2 * 2 for side in image.shape[1:3])
+    return [image[:, y:rows:2, x:columns:2] for y in (0, 1) for x in (0, 1)]
+
+
+def together(parts: Sequence[jax.Array]) -> jax.Array:
+    """Undoes `quarters`, where nothing was left out.
+
+    Args:
+      parts: four of [B, h, w, C].
+
+    Returns:
+      [B, 2 h, 2 w, C].
+    """
+    batch, height, width, channels = parts[0].shape
+    windows = jnp.concatenate(parts, axis=3).reshape(batch, height, width, 2, 2, channels)
+    return windows.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels)
+
+
+# F(2x2, 3x3): the transforms of a tile of 4x4 pixels, of a 3x3 kernel, and of the product into 2x2 pixels.
+_TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+_KERNEL = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+_OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
+
+
+def _transform(matrix: Sequence[Sequence[float]], square: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
+    """matrix @ square @ matrix.T, where the square's entries are arrays and the matrix's 0, 1 and -1."""
+
+    def combine(row, entries):
+        terms = [(sign, entry) for sign, entry in zip(row, entries, strict=True) if sign]
+        (sign, total), *others = sorted(terms, key=lambda term: -term[0])
+        for sign, entry in others:
+            total = total + entry if sign > 0 else total - entry
+        return total
+
+    half = [[combine(row, column) for row in matrix] for column in zip(*square, strict=True)]
+    return [[combine(row, [column[i] for column in half]) for row in matrix] for i in range(len(matrix))]
+
+
+def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+    """Convolves with 3x3 kernels in steps of one pixel, with 16 products where patches need 36.
+
+    Args:
+      image: [B, H, W, C] float.
+      kernel: [3, 3, C, F] float.
+      padding: 'SAME', 'VALID' or ((top, bottom), (left, right)) in pixels.
+
+    Returns:
+      [B, H', W', F], equal to lax.conv_general_dilated to rounding (1e-6 of the largest value in float32).
+
+    Source: A. Lavin and S. Gray, Fast algorithms for convolutional neural networks, 2015.
+    """
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(image.shape[1:3], (3, 3), (1, 1), padding)
+    rows, columns = (size + sum(pads) - 2 for size, pads in zip(image.shape[1:3], padding, strict=True))
+    tiles = [-(-size // 2) for size in (rows, columns)]
+    even = [(low, high + size % 2) for (low, high), size in zip(padding, (rows, columns), strict=True)]
+    parts = quarters(jnp.pad(image, ((0, 0), *even, (0, 0))))
+    pixels = [
+        [parts[2 * (y % 2) + x % 2][:, y // 2 : y // 2 + tiles[0], x // 2 : x // 2 + tiles[1]] for x in range(4)]
+        for y in range(4)
+    ]
+    transform = jnp.array(_KERNEL, kernel.dtype)
+    kernels = jnp.einsum("ai,bj,ijcf->abcf", transform, transform, kernel, precision=lax.Precision.HIGHEST)
+    shape = (len(image), *tiles, kernel.shape[3])
+    products = [
+        [(tile.reshape(-1, kernel.shape[2]) @ kernels[a, b]).reshape(shape) for b, tile in enumerate(row)]
+        for a, row in enumerate(_transform(_TILE, pixels))
+    ]
+    return together([part for row in _transform(_OUTPUT, products) for part in row])[:, :rows, :columns]
+
+
 def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options) -> jax.Array:
     """Convolves by the way that is fast where the program will run, for nn.Conv(conv_general_dilated=convolution).
 
@@ -114,23 +196,35 @@ def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], pad
     plain = image.ndim == 4 and options.get("feature_group_count", 1) == 1 and not any(d != 1 for d in dilations)
     if not plain or options.get("precision") is not None:
         return xla(image, kernel)
-    patches = functools.partial(patches_convolution, strides=strides, padding=padding)
-    return lax.platform_dependent(image, kernel, cpu=patches, default=xla)
+    enough = min(kernel.shape[2:]) >= 16  # channels and filters, for the products to outweigh the transforms
+    if enough and kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and image.dtype == jnp.float32:
+        products = functools.partial(winograd_convolution, padding=padding)
+    else:
+        products = functools.partial(patches_convolution, strides=strides, padding=padding)
+    return lax.platform_dependent(image, kernel, cpu=products, default=xla)
 
 
-def max_pool(image: jax.Array, size: int = 2) -> jax.Array:
-    """Takes the largest value of each size x size window; a remainder at the right and lower edge is left out.
+@jax.custom_jvp
+def max_pool(image: jax.Array) -> jax.Array:
+    """Takes the largest value of each 2x2 window; an odd last row or column is left out.
+
+    Its derivative is jnp.max's: values that are the largest together share it.
 
     Args:
       image: [B, H, W, C] float.
-      size: side of the windows, and their step, in pixels.
 
     Returns:
-      [B, H // size, W // size, C].
+      [B, H // 2, W // 2, C].
     """
-    rows, columns = image.shape[1] // size * size, image.shape[2] // size * size
-    windows = [image[:, y:rows:size, x:columns:size] for y in range(size) for x in range(size)]
-    return functools.reduce(jnp.maximum, windows)
+    return functools.reduce(jnp.maximum, quarters(image))
+
+
+@max_pool.defjvp
+def _max_pool_jvp(primals, tangents):
+    largest, parts, changes = max_pool(*primals), quarters(*primals), quarters(*tangents)
+    are_largest = [part == largest for part in parts]
+    change = sum(jnp.where(mask, change, 0) for mask, change in zip(are_largest, changes, strict=True))
+    return largest, change / sum(mask.astype(largest.dtype) for mask in are_largest)
 
 
 def dropout(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:

@@ -62,6 +62,7 @@ def test_a_peer_that_fails_is_left_out_and_said(tmp_path, monkeypatch):
 
 def test_the_command_measures_us_and_plain_jax(tmp_path, folder):
     words = (f"--dataset=idx:{folder}", "--models=softmax", "--precisions=f32", "--epochs=1", "--rounds=1")
+    words += ("--targets=99.0", "--target_seeds=1")
     told = command(*words, f"--workdir={tmp_path}", experiment="benchmark")
     assert told.returncode == 0, told.stderr
     result = json.loads((tmp_path / "benchmark.json").read_text())
@@ -69,6 +70,9 @@ def test_the_command_measures_us_and_plain_jax(tmp_path, folder):
     assert row["failures"] == {} and set(row["contestants"]) == {"ours", "flax_plain"}
     assert all(one["images_per_second"] > 0 and one["peak_memory_bytes"] > 1e7 for one in row["contestants"].values())
     assert result["eight_seeds"]["ratio"]["median"] > 0 and result["start_up"]["quick_start_seconds"] > 0
+    (target,) = result["targets"]
+    assert target["seconds_a_seed"] > 0 and target["is_reached"] is (target["test_accuracy"]["mean"] >= 0.99)
+    assert set(result["start_up"]["second_start_phases"]) == {"import and exit", "load", "compile", "train"}
     assert (tmp_path / "speed.png").stat().st_size > 1000
 
 
@@ -77,6 +81,7 @@ def test_the_command_measures_us_and_plain_jax(tmp_path, folder):
     [
         ("--models=resnet", "no such models"),
         ("--precisions=f16", "f32"),
+        ("--targets=99.9", "no such targets"),
         ("--rounds=0", "--rounds=0: must be at least 1"),
         ("--peers_python=torch=/nowhere/python", "must be PEER=PYTHON"),
         ("--peers_python=pytorch=python", "torch"),

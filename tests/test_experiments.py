@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -21,9 +22,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = [path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if "RECIPE" in path.read_text()]
 
 
-def command(*args, experiment="perceptron"):
+def command(*args, experiment="perceptron", **environment):
     words = [sys.executable, "-m", f"experiments.{experiment}", *map(str, args)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
 
 
 @pytest.mark.parametrize("experiment", RECIPES)
@@ -41,6 +42,15 @@ def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, experiment):
     assert runs[0] == runs[1]
     params = [load_run(tmp_path / name).state.params for name in "ab"]
     jax.tree.map(np.testing.assert_array_equal, *params)  # two processes, the same bits
+
+
+def test_a_second_start_takes_its_programs_from_the_cache(tmp_path, folder):
+    place = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept"), "JAX_DEBUG_LOG_MODULES": "jax._src.compiler"}
+    for workdir, hits in (("first", False), ("second", True)):
+        words = (f"--dataset=idx:{folder}", "--epochs=1", f"--workdir={tmp_path / workdir}", "--plots")
+        told = command(*words, experiment="cnn", **place)
+        assert told.returncode == 0, told.stderr
+        assert ("Persistent compilation cache hit for 'jit_train_epoch'" in told.stderr) is hits
 
 
 def test_help_shows_our_flags_with_their_help():

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from mnist_jax.layers import convolution, dropout, max_pool, patches_convolution
+from mnist_jax.layers import convolution, dropout, max_pool, patches_convolution, winograd_convolution
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -22,15 +24,47 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)], ids=["f32", "bf16"])
 def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides, padding, dtype, tolerance):
+    ours = functools.partial(patches_convolution, strides=strides, padding=padding)
+    assert_is_convolution(ours, size, kernel, strides, padding, dtype, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"),
+    [
+        ((14, 14, 32), "SAME"),
+        ((7, 7, 3), "SAME"),
+        ((9, 12, 2), "VALID"),
+        ((3, 4, 2), "VALID"),
+        ((1, 1, 5), "SAME"),
+        ((7, 8, 4), ((2, 0), (1, 3))),
+    ],
+)
+def test_winograd_equals_xlas_convolution_and_its_gradients(size, padding):
+    ours = functools.partial(winograd_convolution, padding=padding)
+    assert_is_convolution(ours, size, (3, 3), (1, 1), padding, jnp.float32, 1e-5)
+
+
+def test_winograd_is_taken_by_wide_layers_and_maps_and_differentiates_forward():
+    image, weights = jnp.ones((2, 6, 6, 16)), jax.random.normal(jax.random.key(0), (5, 3, 3, 16, 16))
+
+    def curve(weight):
+        return convolution(image, weight, (1, 1), "SAME", dimension_numbers=NHWC)
+
+    products = str(jax.make_jaxpr(curve)(weights[0])).count("dot_general")
+    assert products == 16 + 2, "16 products and the transform of the kernel"
+    together = jax.vmap(lambda weight: jax.jvp(curve, (weight,), (weight,)))(weights)
+    for one, change, weight in zip(*together, weights, strict=True):
+        np.testing.assert_allclose(one, curve(weight), atol=1e-4)
+        np.testing.assert_allclose(change, one, atol=1e-4)  # it is linear
+
+
+def assert_is_convolution(ours, size, kernel, strides, padding, dtype, tolerance):
     keys = jax.random.split(jax.random.key(0), 3)
     image = jax.random.normal(keys[0], (3, *size), dtype)
     weight = jax.random.normal(keys[1], (*kernel, size[-1], 6), dtype)
 
     def xla(image, weight):
         return lax.conv_general_dilated(image, weight, strides, padding, dimension_numbers=NHWC)
-
-    def ours(image, weight):
-        return patches_convolution(image, weight, strides, padding)
 
     (wanted, pull), (got, pull_ours) = jax.vjp(xla, image, weight), jax.vjp(ours, image, weight)
     assert got.shape == wanted.shape
@@ -58,17 +92,21 @@ def test_no_choice_of_platform_is_left_when_the_program_runs():
     assert "conditional" not in compiled.as_text()
 
 
-@pytest.mark.parametrize(("size", "window"), [((8, 8), 2), ((7, 9), 2), ((9, 10), 3)])
-def test_max_pool_equals_linens(size, window):
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 3)])
+def test_max_pool_equals_linens(size):
     image = jax.random.normal(jax.random.key(0), (2, *size, 3))
-    wanted = nn.max_pool(image, (window, window), (window, window))
-    np.testing.assert_array_equal(max_pool(image, window), wanted)
+    linens = functools.partial(nn.max_pool, window_shape=(2, 2), strides=(2, 2))
+    wanted = linens(image)
+    np.testing.assert_array_equal(max_pool(image), wanted)
     slope = jax.random.normal(jax.random.key(1), wanted.shape)
-    ours, theirs = (
-        jax.vjp(pool, image)[1](slope)[0]
-        for pool in (lambda x: max_pool(x, window), lambda x: nn.max_pool(x, (window, window), (window, window)))
-    )
+    ours, theirs = (jax.vjp(pool, image)[1](slope)[0] for pool in (max_pool, linens))
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_largest_share_max_pools_gradient():
+    image = jnp.array([[3.0, 3.0], [1.0, 3.0]]).reshape(1, 2, 2, 1)
+    (gradient,) = jax.vjp(max_pool, image)[1](jnp.full((1, 1, 1, 1), 6.0))
+    np.testing.assert_array_equal(gradient.ravel(), [2, 2, 0, 2])
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-12, 0.2, 0.5, 0.999])

@@ -18,7 +18,7 @@ def arguments() -> argparse.Namespace:
       model, precision, task, variant, batch_size, epochs, seeds, hidden, and data: the .npz file of images and labels.
     """
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", choices=["softmax", "perceptron", "cnn", "deep_cnn"], required=True)
+    parser.add_argument("--model", choices=["softmax", "perceptron", "cnn", "deep_cnn", "example"], required=True)
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--task", choices=["train", "evaluate", "predict"], default="train")
     parser.add_argument("--variant", default="")

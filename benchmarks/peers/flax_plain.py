@@ -34,6 +34,10 @@ class Network(nn.Module):
                 for _ in range(2 if stage else 1):
                     x = conv(filters, (3, 3) if stage else (5, 5))(x)
                     x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=self.dtype)(x))
+        elif self.model == "example":
+            x = nn.avg_pool(nn.relu(conv(32, (3, 3))(x)), (2, 2), (2, 2))
+            x = nn.avg_pool(nn.relu(conv(64, (3, 3))(x)), (2, 2), (2, 2))
+            x = nn.relu(dense(256)(x.reshape(len(x), -1)))
         return dense(10)(x.reshape(len(x), -1)).astype(jnp.float32)
 
 
@@ -45,7 +49,7 @@ def main():
     model = Network(args.model, {"f32": jnp.float32, "bf16": jnp.bfloat16}[args.precision])
     variables = dict(model.init(jax.random.key(0), images[:1], False))
     params = variables.pop("params")
-    optimizer = optax.sgd(0.01) if args.model == "deep_cnn" else optax.adam(1e-3)
+    optimizer = {"deep_cnn": optax.sgd(0.01), "example": optax.sgd(0.1, 0.9)}.get(args.model, optax.adam(1e-3))
     opt_state, step_count = optimizer.init(params), 0
 
     @jax.jit

@@ -1,5 +1,7 @@
 """PyTorch, tensors in memory; --variant=channels_last or compile for what its users tune. bf16 is autocast's.
 
+The model "example" is pytorch/examples' MNIST network with its optimiser.
+
 Source: https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html.
 """
 
@@ -16,6 +18,10 @@ def build(model):
     if model == "cnn":
         stage = (nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.2))
         return nn.Sequential(*stage, nn.Flatten(), nn.Linear(4608, 128), nn.ReLU(), nn.Linear(128, 10))
+    if model == "example":
+        convolutions = (nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2))
+        dense = (nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))
+        return nn.Sequential(*convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
     layers, channels = [], 1
     for stage, filters in enumerate((32, 64, 128)):
         layers += [nn.MaxPool2d(2)] if stage else []
@@ -41,6 +47,8 @@ def main():
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     if args.model == "deep_cnn":
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    elif args.model == "example":
+        optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     else:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     net = torch.compile(model) if args.variant == "compile" else model
