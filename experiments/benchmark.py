@@ -18,6 +18,7 @@ import time
 from experiments import flags
 from mnist_jax.config import choice
 from mnist_jax.errors import ConfigError, lookup
+from mnist_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def main(values, rest: list[str]) -> None:
     from mnist_jax.report import commit, versions
 
     dataset = load_dataset(values.dataset, values.data_dir)
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = expanded(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     facts = {
         "dataset": dataset.name,

@@ -4,11 +4,11 @@ python -m experiments.evaluate --workdir=runs/mine --dataset=mnist5k
 """
 
 import dataclasses
-import pathlib
 
 from experiments import flags
 from mnist_jax.config import Config, choice
 from mnist_jax.errors import ConfigError, DataError
+from mnist_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def main(values, rest):
     cell = len(str(matrix.max()))
     for label, row in zip(names, matrix, strict=True):
         print(f"{label:>{width}}  " + " ".join(f"{n:>{cell}}" for n in row))
-    folder = pathlib.Path(values.workdir).expanduser() / f"evaluate-{name.partition(':')[0]}-{values.split}"
+    folder = expanded(values.workdir) / f"evaluate-{name.partition(':')[0]}-{values.split}"
     plots.save(plots.confusion(matrix, names), folder / "confusion.png")
     plots.save(plots.mistakes(images, labels, logits, names), folder / "mistakes.png")
     facts = {"dataset": {"name": dataset.name, "sha256": dataset.sha256}, "split": values.split, **scores}

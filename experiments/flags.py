@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 import time
 import types
@@ -11,8 +12,9 @@ from typing import Any, TypeVar
 from absl import flags, logging
 
 from mnist_jax.config import Config, choice, config_from_dict
-from mnist_jax.errors import ConfigError, MnistJaxError, StoppedError
+from mnist_jax.errors import ConfigError, MnistJaxError, StoppedError, first_line
 from mnist_jax.files import read_json
+from mnist_jax.process import raise_signals
 
 Choices = TypeVar("Choices")
 
@@ -134,6 +136,7 @@ def command(doc: str, choices: tuple[Any, ...], function: Callable[[flags.FlagVa
         if values.help:
             print(f"{doc.strip()}\n\nFlags:\n{values.module_help(__spec__.name)}")
             return
+        raise_signals()
         function(values, rest)
     except StoppedError as error:
         print(error, file=sys.stderr)
@@ -141,9 +144,13 @@ def command(doc: str, choices: tuple[Any, ...], function: Callable[[flags.FlagVa
     except MnistJaxError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or first_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        number = signal.Signals(error.args[0] if error.args else signal.SIGINT)
+        print(f"stopped by {number.name}; to go on, give the same command again", file=sys.stderr)
+        sys.exit(128 + number)
 
 
 def refuse(rest: list[str]) -> None:

@@ -4,10 +4,10 @@ python -m experiments.load_data --dataset=mnist5k
 """
 
 import dataclasses
-import pathlib
 
 from experiments import flags
 from mnist_jax.config import Config, choice
+from mnist_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ def main(values, rest):
 
     dataset = data.load_dataset(values.dataset, values.data_dir)
     train, validation = data.split_validation(len(dataset.train_images), 0.1)
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = expanded(values.workdir)
     first = [dataset.class_names[label] for label in dataset.train_labels[:4]]
     plots.save(plots.pictures(dataset.train_images[:4], first, 2), workdir / "images.png", values.show)
     if values.grid:

@@ -6,11 +6,11 @@ python -m experiments.neuron --points=xor --hidden=2
 """
 
 import dataclasses
-import pathlib
 
 from experiments import flags
 from mnist_jax.config import choice
 from mnist_jax.errors import ConfigError
+from mnist_jax.files import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,12 @@ class Choices:
 
 def main(values, rest):
     flags.refuse(rest)
+    most = {"seed": 2**31}
     for name, low in {"count": 2, "seed": 0, "epochs": 1, "hidden": 0, "learning_rate": 0}.items():
-        if not low <= values[name].value < 2**31:
-            raise ConfigError(f"--{name}={values[name].value}: must be at least {low}, and finite")
+        if not low <= values[name].value < most.get(name, 1_000_001):
+            raise ConfigError(
+                f"--{name}={values[name].value}: must be at least {low}, and below {most.get(name, 1_000_001)}"
+            )
     import jax
     import numpy as np
 
@@ -39,7 +42,7 @@ def main(values, rest):
     key = jax.random.key(values.seed)
     drawn = values.points in ("line", "xor")
     points = neuron.draw_points(key, values.count, values.points) if drawn else neuron.read_points(values.points)
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = expanded(values.workdir)
     rate = values.learning_rate
 
     if values.explain:

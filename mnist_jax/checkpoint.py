@@ -29,6 +29,12 @@ def _same_kind(saved: jax.Array, wanted: jax.Array) -> None:
         raise ValueError(f"{saved.dtype}{list(saved.shape)} where {wanted.dtype}{list(wanted.shape)} is wanted")
 
 
+def _refuse_other_sizes(saved: Any, wanted: Any) -> None:
+    sizes = [sorted((leaf.dtype.name, leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (saved, wanted)]
+    if sizes[0] != sizes[1]:
+        raise ValueError("its arrays are of other sizes")
+
+
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     digests = {}
     for path in sorted(folder.rglob("*")):
@@ -119,12 +125,16 @@ def read_about(path: str | os.PathLike) -> dict[str, Any]:
     try:
         if path.is_symlink() or (path / MANIFEST).is_symlink():
             raise ValueError("a symbolic link")
+        if (path / MANIFEST).exists() and not (path / MANIFEST).is_file():
+            raise ValueError("its manifest is no file")
         manifest = read_json(path / MANIFEST)
         seal = manifest.pop("sha256")
         if manifest["format"] != FORMAT:
             raise DataError(f"{path}: a checkpoint of another version of mnist_jax; run the experiment again")
         if seal != _seal(manifest) or manifest["files"] != _digests(path):
             raise ValueError("its files are not the ones that were written")
+        if not isinstance(manifest["about"], dict):
+            raise ValueError("its manifest says nothing of it")
         return manifest["about"]
     except DataError:
         raise
@@ -137,7 +147,7 @@ def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
 
     Args:
       path: a folder that save_state wrote.
-      like: a state of the same shapes and dtypes, such as init_state gives.
+      like: a state of the same shapes and dtypes, such as init_state or jax.eval_shape of it gives.
 
     Returns:
       The saved state, equal bit for bit.
@@ -149,9 +159,12 @@ def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
 
     path = pathlib.Path(path).absolute()
     read_about(path)
-    target = like._replace(key=jax.random.key_data(like.key))._asdict()
+    target = jax.eval_shape(lambda like: like._replace(key=jax.random.key_data(like.key))._asdict(), like)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
+            _refuse_other_sizes(checkpointer.metadata(path).item_metadata.tree, target)  # before memory is taken
             saved = checkpointer.restore(path, target)
         jax.tree.map(_same_kind, saved, target)
     except Exception as error:  # orbax raises many kinds, over many lines
@@ -169,7 +182,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Lists the steps there are, the newest first."""
-        return sorted((int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit()), reverse=True)
+        names = (path.name for path in self.folder.glob("[0-9]*"))
+        return sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True)
 
     def save(self, state: TrainState, about: dict[str, Any]) -> None:
         """Begins to write a state, once the one before is written.
@@ -202,6 +216,7 @@ class Checkpoints:
 
     def _write(self, state: TrainState, about: dict[str, Any]) -> None:
         save_state(self.folder / str(int(state.step)), state, about)
-        for step in self.steps()[self.keep :]:
+        reached = [step for step in self.steps() if step <= int(state.step)]  # a later one was found damaged
+        for step in reached[self.keep :]:
             if step != about.get("best_step"):
                 _remove(self.folder / str(step))

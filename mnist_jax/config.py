@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -79,14 +80,18 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is float and not math.isfinite(value):
-                raise ConfigError(f"--{field.name}={value}: must be a finite number")
+            if field.type is float and not abs(value) < LARGEST:
+                raise ConfigError(f"--{field.name}={value}: must be a finite number of 32 bits")
             low, below = _RANGES.get(field.name, (None, None))
             for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int) and not -(2**31) <= number < 2**31:
+                    raise ConfigError(f"--{field.name}={_shown(value):.60}: must be below 2147483648")
                 if low is not None and number < low:
                     raise ConfigError(f"--{field.name}={_shown(value)}: must be at least {low}")
                 if below is not None and number >= below:
                     raise ConfigError(f"--{field.name}={_shown(value)}: must be in [{low}, {below})")
+        if not re.fullmatch(r"[\w-]{1,60}", self.experiment):
+            raise ConfigError(f"--config: field 'experiment' is {self.experiment!r:.60}; it must be a plain name")
         if self.seed + self.num_seeds > 2**31:
             raise ConfigError(f"--seed={self.seed}: seeds must stay below 2147483648")
         if self.patience and not (self.eval_every and self.validation_fraction):
@@ -95,15 +100,16 @@ class Config:
             raise ConfigError("--nesterov: needs --momentum above 0")
 
 
+LARGEST = 3.4e38  # of float32
 _RANGES = {  # the least value, and the one that is too much
     "validation_fraction": (0, 1),
     "hidden": (1, None),
-    "filters": (1, None),
+    "filters": (1, 2**16),
     "kernel_size": (1, 29),
     "dropout": (0, 1),
     "rotation": (0, 360),
     "zoom": (0, 1),
-    "shift": (0, None),
+    "shift": (0, 1000),
     "label_smoothing": (0, 1),
     "l1": (0, None),
     "l2": (0, None),
@@ -141,17 +147,17 @@ def config_from_dict(values: Mapping[str, Any]) -> Config:
     converted = {}
     for name, value in values.items():
         if name not in fields:
-            raise ConfigError(f"--config: unknown field {name!r}; {nearest(name, fields)}")
+            raise ConfigError(f"--config: unknown field {name!r:.60}; {nearest(name, fields)}")
         kind = fields[name].type
         if isinstance(kind, types.GenericAlias):
             good = isinstance(value, list | tuple) and all(type(item) is int for item in value)
             value = tuple(value) if good else value
         elif kind is float:
             good = type(value) in (int, float)
-            value = float(value) if good else value
+            value = float(value) if good and abs(value) < LARGEST else math.inf if good else value
         else:
             good = type(value) is kind
         if not good:
-            raise ConfigError(f"--config: field {name!r} is {value!r}, but must be {fields[name].type}")
+            raise ConfigError(f"--config: field {name!r} is {value!r:.60}, but must be {fields[name].type}")
         converted[name] = value
     return Config(**converted)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.errors import ConfigError, DataError, first_line, nearest
+from mnist_jax.files import expanded
 from mnist_jax.types import Dataset
 
 FILES = {
@@ -29,11 +30,12 @@ _FETCHED = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST
 _DEFLATE_MAX_RATIO = 1032  # https://zlib.net/zlib_tech.html
 
 
-def read_idx(path: str | os.PathLike) -> np.ndarray:
+def read_idx(path: str | os.PathLike, most: int = MAX_IDX_BYTES) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, gzipped or not.
 
     Args:
       path: the file.
+      most: bytes that its header may promise.
 
     Returns:
       uint8 array; [N, H, W] for images, [N] for labels.
@@ -62,8 +64,8 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
                 raise DataError(f"{path}: the file ends inside its header; fetch it again")
             shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
             promised = int(np.prod(shape, dtype=object))
-            if promised > MAX_IDX_BYTES:
-                raise DataError(f"{path}: its header promises {promised} bytes, more than the {MAX_IDX_BYTES} we read")
+            if promised > most:
+                raise DataError(f"{path}: its header promises {promised} bytes, more than the {most} we read")
             room = path.stat().st_size * (_DEFLATE_MAX_RATIO if zipped else 1)
             content = file.read(promised + 1) if promised <= room else b""
     except FileNotFoundError:
@@ -131,7 +133,7 @@ def _load_mnist5k() -> Dataset:
 
 
 def _load_folder(folder: str, name: str) -> Dataset:
-    root = pathlib.Path(folder).expanduser()
+    root = expanded(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; --dataset=idx:FOLDER names one that holds four IDX files")
     paths = {}
@@ -144,7 +146,7 @@ def _load_folder(folder: str, name: str) -> Dataset:
 
 
 def _load_fetched(name: str, data_dir: str) -> Dataset:
-    root = pathlib.Path(data_dir or DEFAULT_DATA_DIR).expanduser()
+    root = expanded(data_dir or DEFAULT_DATA_DIR)
     if data_dir and not root.is_dir():
         raise DataError(f"--data_dir={data_dir}: no such folder")
     import tensorflow_datasets as tfds

@@ -26,7 +26,7 @@ def _read_picture(path: pathlib.Path) -> tuple[np.ndarray, list[str]]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower
+            warnings.simplefilter("ignore")  # a broken picture is told in one line, by us
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(
@@ -73,7 +73,7 @@ def prepare(grey: np.ndarray, shape: tuple[int, int], name: str = "image") -> Pi
       moved so that its centre of mass is at (H / 2, W / 2), where MNIST's are.
 
     Raises:
-      DataError: it is blank.
+      DataError: it is blank, or would be at that size.
 
     Source: http://yann.lecun.com/exdb/mnist/ (how the digits were normalised).
     """
@@ -100,7 +100,11 @@ def prepare(grey: np.ndarray, shape: tuple[int, int], name: str = "image") -> Pi
     size = [max(1, round(side * ratio)) for side in ink.shape]
     small = Image.fromarray(ink.astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
     ink = np.clip(np.asarray(small, np.float64), 0, None)
-    ink *= 255 / max(ink.max(), 1)
+    if ink.max() < 16:
+        raise DataError(
+            f"{name}: its digit is too faint at {shape[1]}x{shape[0]} pixels; draw thicker lines, or crop it"
+        )
+    ink *= 255 / ink.max()
     total = ink.sum()
     framed = np.zeros(shape)
     corner = []
@@ -139,7 +143,7 @@ def read_pictures(path: str | os.PathLike, shape: tuple[int, int]) -> list[Pictu
         picture = prepare(grey, shape, str(path))
         return [picture._replace(done=(*done, *picture.done))]
     if start.startswith((b"\x00\x00\x08", b"\x1f\x8b")):
-        images = read_idx(path)
+        images = read_idx(path, MAX_PIXELS)
         if images.ndim != 3:
             raise DataError(f"{path}: holds labels, not images")
         if images.size == 0:

@@ -197,10 +197,14 @@ def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], pad
     if not plain or options.get("precision") is not None:
         return xla(image, kernel)
     enough = min(kernel.shape[2:]) >= 16  # channels and filters, for the products to outweigh the transforms
-    if enough and kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and image.dtype == jnp.float32:
-        products = functools.partial(winograd_convolution, padding=padding)
-    else:
-        products = functools.partial(patches_convolution, strides=strides, padding=padding)
+    is_small = enough and kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1)
+
+    def products(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(image.dtype, jnp.float32)  # XLA's products of bfloat16 are slow there
+        if is_small:
+            return winograd_convolution(image.astype(wide), kernel.astype(wide), padding).astype(image.dtype)
+        return patches_convolution(image.astype(wide), kernel.astype(wide), strides, padding).astype(image.dtype)
+
     return lax.platform_dependent(image, kernel, cpu=products, default=xla)
 
 

@@ -13,6 +13,7 @@ from mnist_jax.errors import DataError
 from mnist_jax.files import read_text
 from mnist_jax.models import Perceptron
 
+MAX_COORDINATE = 1e6  # of a point: beyond it float32 is too coarse
 RESTARTS = 8  # a small network may get stuck, so that many start at once and the best one counts
 
 
@@ -78,8 +79,10 @@ def read_points(path: str | os.PathLike) -> Points:
             if number == 1 and len(cells) == 3:
                 continue
             raise DataError(f"{path}: row {number} is {row[:60]!r}, but must be x,y,class in numbers") from None
-        if label not in (0, 1) or not np.isfinite([x, y]).all():
-            raise DataError(f"{path}: row {number} is {row[:60]!r}; the class must be 0 or 1, x and y finite")
+        if label not in (0, 1) or not max(abs(x), abs(y)) <= MAX_COORDINATE:
+            raise DataError(
+                f"{path}: row {number} is {row[:60]!r}; the class must be 0 or 1, x and y within {MAX_COORDINATE}"
+            )
         points.append((x, y, label))
     if len({label for *_, label in points}) < 2:
         raise DataError(f"{path}: holds {len(points)} points of one class; two classes are needed")

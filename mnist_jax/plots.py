@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mnist_jax.files import aside
 from mnist_jax.metrics import confusion_matrix
 from mnist_jax.types import Dataset
 
@@ -28,8 +29,10 @@ def save(figure: Any, path: str | os.PathLike, show: bool = False) -> None:
       path: where to; the suffix says the format, such as .png or .svg.
       show: whether to open a window as well, and wait until it is closed.
     """
-    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(aside(path), dpi=120, format=path.suffix[1:])
+    aside(path).replace(path)
     if show:
         from matplotlib import pyplot
         from matplotlib.backends import BackendFilter, backend_registry
@@ -91,6 +94,10 @@ def class_sheet(images: np.ndarray, labels: np.ndarray, class_names: Sequence[st
     return figure
 
 
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
 def learning_curves(records: Sequence[dict[str, Any]]) -> Any:
     """Draws loss and accuracy of training and validation over the epochs; several seeds faintly, their mean strongly.
 
@@ -106,7 +113,7 @@ def learning_curves(records: Sequence[dict[str, Any]]) -> Any:
             curves: dict[int, list[tuple[int, float]]] = {}
             for record in records:
                 if split in record:
-                    curves.setdefault(record["seed"], []).append((record["epoch"], record[split][measure]))
+                    curves.setdefault(record["seed"], []).append((record["epoch"], _number(record[split][measure])))
             for curve in curves.values() if len(curves) > 1 else ():
                 axes.plot(*zip(*curve, strict=True), color=color, alpha=0.25, linewidth=0.8)
             by_epoch: dict[int, list[float]] = {}

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import os
 import pathlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -22,7 +24,8 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       ConfigError: another process holds it.
     """
-    with (workdir / LOCK).open("w") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(workdir / LOCK, flags, 0o666), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -32,6 +35,30 @@ def locked(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM where nothing needs saving; the `number` of the signal is its argument."""
+
+
+def raise_signals() -> None:
+    """Lets SIGINT and SIGTERM raise Interrupted in the main thread, from now on."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _leave_at_the_second(listener: socket.socket) -> None:
+    numbers = bytearray()
+    while len(numbers) < 2:
+        received = listener.recv(1)
+        if not received:
+            return
+        numbers += bytes(number for number in received if number in (signal.SIGINT, signal.SIGTERM))
+    os._exit(128 + numbers[1])
+
+
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
     """Keeps the first SIGTERM or SIGINT for the caller to ask about; a second one ends the process at once.
@@ -39,16 +66,26 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
     Yields:
       A function that returns the signal's number, or 0. Outside of the main thread it is always 0.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
     told = []
-
-    def note(number: int, _frame: object) -> None:
-        told.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    before = {
+        number: signal.signal(number, lambda number, _: told.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    # Python calls its handlers between two steps of Python, which may be a second away: a thread sees each at once.
+    listener, speaker = socket.socketpair()
+    speaker.setblocking(False)
+    descriptor = signal.set_wakeup_fd(speaker.fileno(), warn_on_full_buffer=False)
+    watch = threading.Thread(target=_leave_at_the_second, args=(listener,), daemon=True)
+    watch.start()
     try:
         yield lambda: told[0] if told else 0
     finally:
+        signal.set_wakeup_fd(descriptor)
+        speaker.close()
+        watch.join()
+        listener.close()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,8 +6,10 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,10 +21,10 @@ from mnist_jax.checkpoint import restore_state
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.data import DEFAULT_DATA_DIR, load_dataset, split_validation
 from mnist_jax.errors import ConfigError, DataError, lookup
-from mnist_jax.files import read_json, write_json
+from mnist_jax.files import expanded, read_json, write_json
 from mnist_jax.models import tabulate
 from mnist_jax.plots import save_pictures
-from mnist_jax.process import deferred_signals, locked
+from mnist_jax.process import LOCK, deferred_signals, locked
 from mnist_jax.report import commit, summarize, versions
 from mnist_jax.train import Parts, check, evaluate, make_parts, predict, train_epoch
 from mnist_jax.trainer import Trainer
@@ -37,18 +39,42 @@ def _refuse_result(workdir: pathlib.Path, overwrite: bool) -> None:
         raise ConfigError(f"--workdir={workdir}: can't be read: {error.strerror}; name another folder") from None
 
 
+FILES = ("result.json", "metrics.jsonl", "config.json")
+FOLDERS = ("checkpoints", "state")
+# What a killed process of ours may have begun to write: files, pictures, the final state, checkpoints.
+LEFT = {
+    "": r"\.(\w+\.(json|jsonl|png)|probe)\.\d+",
+    "state": r"\.seed-\d+\.\d+\.\d",
+    "checkpoints/*": r"\.\d+\.\d+\.\d",
+}
+
+
+def _refuse_links(workdir: pathlib.Path) -> None:
+    for path in (*(workdir / name for name in (LOCK, *FILES, *FOLDERS)), *workdir.glob("checkpoints/*")):
+        if path.is_symlink():
+            raise ConfigError(
+                f"--workdir={workdir}: {path.relative_to(workdir)} is a symbolic link, which a run does not follow; "
+                "remove it, or name another folder"
+            )
+
+
 @contextlib.contextmanager
-def _claimed(workdir: pathlib.Path, anew: bool) -> Iterator[None]:
+def _claimed(workdir: pathlib.Path, overwrite: bool, resume: str) -> Iterator[None]:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        _refuse_links(workdir)
         with locked(workdir):
-            for left in (*workdir.glob(".*.[0-9]*"), *workdir.glob("state/.*"), *workdir.glob("checkpoints/*/.*")):
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-            if anew:
-                for name in ("checkpoints", "state"):
-                    shutil.rmtree(workdir / name, ignore_errors=True)
-                for name in ("metrics.jsonl", "result.json"):
+            _refuse_result(workdir, overwrite)  # it may have appeared while this process compiled
+            for folder, pattern in LEFT.items():
+                for left in workdir.glob(f"{folder}/.*" if folder else ".*"):
+                    if re.fullmatch(pattern, left.name):
+                        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            if resume == "never" or (workdir / FILES[0]).exists():
+                for name in FILES[:2]:
                     (workdir / name).unlink(missing_ok=True)
+                for name in FOLDERS:
+                    if (workdir / name).exists():
+                        shutil.rmtree(workdir / name)
             probe = workdir / f".probe.{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -114,7 +140,7 @@ def keep_compiled() -> None:
 
     Source: https://docs.jax.dev/en/latest/persistent_compilation_cache.html
     """
-    folder = pathlib.Path(DEFAULT_DATA_DIR).expanduser() / "compiled"
+    folder = expanded(DEFAULT_DATA_DIR) / "compiled"
     if jax.config.jax_compilation_cache_dir is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +149,7 @@ def keep_compiled() -> None:
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache")  # one that can't be read is made anew
 
 
 def run(
@@ -164,7 +191,7 @@ def run(
       StoppedError: SIGTERM or SIGINT, after a checkpoint of the step it came in.
     """
     begin, version = time.perf_counter(), commit()
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = expanded(workdir)
     lookup(dict.fromkeys(RESUME), "resume", resume)
     for name, value, least in (("checkpoint_every", checkpoint_every, 0), ("keep", keep, 1)):
         if value < least:
@@ -204,10 +231,12 @@ def run(
         stack.enter_context(_memory_told(config.batch_size))
         epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(like, *splits["train"], *bounds).compile()
         _refuse_what_does_not_fit(epoch_fn, device, config.batch_size)
-        anew = resume == "never" or (workdir / "result.json").exists()
-        if resume == "must" and (anew or not [*workdir.glob("state/seed-*"), *workdir.glob("checkpoints/seed-*/*")]):
-            raise ConfigError(f"--resume=must: {workdir} holds no unfinished run; leave it out to begin one")
-        stack.enter_context(_claimed(workdir, anew))
+        nothing = ConfigError(f"--resume=must: {workdir} holds no unfinished run; leave it out to begin one")
+        if resume == "must" and (
+            (workdir / FILES[0]).exists() or not any((workdir / name).exists() for name in FOLDERS)
+        ):
+            raise nothing
+        stack.enter_context(_claimed(workdir, overwrite, resume))
         if summary:
             print(tabulate(parts.model, shape))
         eval_fn = jax.jit(functools.partial(evaluate, parts.eval_step))
@@ -231,19 +260,28 @@ def run(
             quiet,
         )
         seeds = range(config.seed, config.seed + config.num_seeds)
-        starts = [trainer.start(seed, init(jax.random.key(seed))) for seed in seeds]
+        for folder in (*workdir.glob("checkpoints/seed-*"), *workdir.glob("state/seed-*")):
+            if folder.name not in {f"seed-{seed}" for seed in seeds}:
+                raise ConfigError(
+                    f"--seed={config.seed}: {folder} is of another run; name another --workdir, or say --resume=never "
+                    "to begin anew"
+                )
+        starts = [trainer.start(seed, like) for seed in seeds]
+        if resume == "must" and not any(starts):
+            raise nothing
         write_json(workdir / "config.json", dataclasses.asdict(config))
         compiled = time.perf_counter()
 
         records, runs, epoch_seconds, states = [], [], [], []
-        with deferred_signals() as told:
-            for seed, start in zip(seeds, starts, strict=True):
-                state, lines, seconds = trainer.run(seed, *start, records, told)
-                records += lines
-                epoch_seconds += seconds
-                states.append(state)
-                scores = {name: score(name, state) for name in splits}
-                runs.append({"seed": seed, "steps": int(state.step), **scores})
+        told = stack.enter_context(deferred_signals())
+        for seed, start in zip(seeds, starts, strict=True):
+            state, about = start or (init(jax.random.key(seed)), None)
+            state, lines, seconds = trainer.run(seed, state, about, records, told)
+            records += lines
+            epoch_seconds += seconds
+            states.append(state)
+            scores = {name: score(name, state) for name in splits}
+            runs.append({"seed": seed, "steps": int(state.step), **scores})
         trained = time.perf_counter()
 
         result = {
@@ -292,7 +330,7 @@ def load_run(workdir: str | os.PathLike, seed: int | None = None) -> Run:
       ConfigError: no such seed.
       DataError: the folder is missing, incomplete, or not of this network.
     """
-    workdir = pathlib.Path(workdir).expanduser()
+    workdir = expanded(workdir)
     if not workdir.is_dir():
         raise DataError(f"--workdir={workdir}: no such folder; name one that an experiment wrote")
     if not (workdir / "result.json").exists():
@@ -301,12 +339,17 @@ def load_run(workdir: str | os.PathLike, seed: int | None = None) -> Run:
         result = read_json(workdir / "result.json")
         config = config_from_dict(result["config"])
         seeds = {run["seed"]: run["steps"] for run in result["runs"]}
-        classes, shape = len(result["dataset"]["class_names"]), tuple(map(int, result["dataset"]["image_shape"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names, shape = result["dataset"]["class_names"], tuple(result["dataset"]["image_shape"])
+        numbers = [*shape, *(number + 1 for pair in seeds.items() for number in pair)]
+        if not seeds or len(shape) != 3 or not all(type(n) is int and 0 < n < 2**31 for n in numbers):
+            raise ValueError("seeds, steps or image_shape")
+        if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
+            raise ValueError("class_names")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{workdir / 'result.json'}: not a result of this version ({error!r:.100})") from None
     seed = next(iter(seeds)) if seed is None else seed
     if seed not in seeds:
         raise ConfigError(f"--run_seed={seed}: {workdir} has {', '.join(map(str, seeds))}")
-    parts = make_parts(config, classes, shape, seeds[seed])
-    state = restore_state(workdir / "state" / f"seed-{seed}", jax.jit(parts.init)(jax.random.key(seed)))
+    parts = make_parts(config, len(names), shape, seeds[seed])
+    state = restore_state(workdir / "state" / f"seed-{seed}", jax.eval_shape(parts.init, jax.random.key(seed)))
     return Run(config, result, parts, state)

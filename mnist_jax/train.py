@@ -101,8 +101,8 @@ def make_train_step(
       augment: (key, image [B, H, W, C] float32 in [0, 1]) -> the same, changed at random; None for no change.
       penalty: (params) -> [] float32, added to the mean loss, such as losses.make_penalty gives; None for nothing.
       dtype: in which the network computes; parameters, loss and update stay float32.
-      skip_nonfinite: whether a step whose loss or gradient is not finite changes nothing but the step's number; its
-        metrics then count no example.
+      skip_nonfinite: whether a step whose loss, gradient or outcome is not finite changes nothing but the step's
+        number; its metrics then count no example.
 
     Returns:
       A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples,
@@ -138,7 +138,8 @@ def make_train_step(
         new = TrainState(state.step + 1, params, model_state, opt_state, state.key)
         if not skip_nonfinite:
             return new, step_metrics
-        good = jnp.isfinite(step_metrics.loss) & jnp.isfinite(optax.tree.norm(grads))
+        outcome = (step_metrics.loss, grads, params, model_state, opt_state)
+        good = functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome)])
         kept = state._replace(step=state.step + 1, key=None)
         new = jax.tree.map(functools.partial(jnp.where, good), new._replace(key=None), kept)
         step_metrics = jax.tree.map(lambda leaf: jnp.where(good, leaf, jnp.zeros_like(leaf)), step_metrics)

@@ -22,15 +22,38 @@ PIECE_SECONDS = 1.0  # how long a signal may have to wait for
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        return (value if isinstance(value, str) and value.isprintable() else repr(value))[:80]
+
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in names)
+    told = [f"{shown(name)} was {shown(before.get(name))}, is {shown(now.get(name))}" for name in names[:5]]
+    return ", ".join(told) + (f", and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _told_apart(path: pathlib.Path, like: TrainState, same: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
+def _is_of_a_run(about: dict[str, Any], same: dict[str, Any], step: int, size: int) -> bool:
+    """Whether a checkpoint says what Trainer.run writes of the given step, in epochs of so many steps."""
+    try:
+        records, per_step = about["records"], Metrics(*map(np.asarray, about["per_step"]))
+        validations = [record["validation"]["loss"] for record in records if "validation" in record]
+        return (
+            all(type(about[name]) is type(value) for name, value in same.items())
+            and [record["step"] for record in records] == [size * (i + 1) for i in range(step // size)]
+            and all(type(record["train"]) is dict and type(record["epoch"]) is int for record in records)
+            and all(type(loss) is float for loss in validations)
+            and all(part.shape == (step % size,) and np.can_cast(part.dtype, float) for part in per_step)
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+
+
+def _told_apart(
+    path: pathlib.Path, like: TrainState, same: dict[str, Any], size: int
+) -> tuple[TrainState, dict[str, Any]]:
     """Reads a checkpoint of this very run; DataError where it is damaged, ConfigError where it is of another run."""
     about = read_about(path)
-    if not same.keys() | {"records", "per_step"} <= about.keys():
-        raise DataError(f"{path}: no checkpoint of a run")
+    for name in ("config", "dataset", "versions"):
+        if not isinstance(about.get(name), dict):
+            raise DataError(f"{path}: no checkpoint of a run")
     for name, flag in (("config", "--config"), ("dataset", "--dataset")):
         if about[name] != same[name]:
             raise ConfigError(
@@ -40,7 +63,10 @@ def _told_apart(path: pathlib.Path, like: TrainState, same: dict[str, Any]) -> t
     if about["versions"] != same["versions"]:
         what = _differences(about["versions"], same["versions"])
         _note(f"{path} was written with other versions ({what}): the last bits may differ")
-    return restore_state(path, like), about
+    state = restore_state(path, like)
+    if not _is_of_a_run(about, same, int(state.step), size):
+        raise DataError(f"{path}: no checkpoint of a run")
+    return state, about
 
 
 def _note(line: str) -> None:
@@ -54,18 +80,25 @@ def _is_trained(config: Config, records: list[dict[str, Any]]) -> bool:
 
 
 def _best(records: list[dict[str, Any]]) -> int | None:
-    scored = [record for record in records if "validation" in record]
+    scored = [record for record in records if "validation" in record and np.isfinite(record["validation"]["loss"])]
     return min(scored, key=lambda record: record["validation"]["loss"])["step"] if scored else None
 
 
-def _refuse_divergence(per_step: Metrics, seed: int, epoch: int, config: Config) -> None:
-    bad = np.flatnonzero(~np.isfinite(per_step.loss))
+def _refuse_divergence(state: TrainState, per_step: Metrics, seed: int, step: int, config: Config) -> None:
+    size = len(per_step.loss)
+    epoch, bad = (step - 1) // size + 1, np.flatnonzero(~np.isfinite(per_step.loss))
     if len(bad):
-        raise DivergedError(
-            f"seed {seed}: the loss became {per_step.loss[bad[0]]} in epoch {epoch}, at step "
-            f"{(epoch - 1) * len(per_step.loss) + bad[0] + 1}; try a smaller --learning_rate than "
-            f"{config.learning_rate}, or --on_nan=skip (the workdir's metrics.jsonl has the epochs before)"
-        )
+        what = f"the loss became {per_step.loss[bad[0]]} in epoch {epoch}, at step {(epoch - 1) * size + bad[0] + 1}"
+    elif step % size == 0 and not all(
+        np.isfinite(leaf).all() for leaf in jax.device_get(jax.tree.leaves(state.params))
+    ):
+        what = f"a parameter is no longer finite after epoch {epoch}"
+    else:
+        return
+    raise DivergedError(
+        f"seed {seed}: {what}; try a smaller --learning_rate than {config.learning_rate}, or --on_nan=skip (the "
+        "workdir's metrics.jsonl has the epochs before)"
+    )
 
 
 class Trainer(NamedTuple):
@@ -83,21 +116,21 @@ class Trainer(NamedTuple):
     keep: int
     quiet: bool
 
-    def start(self, seed: int, state: TrainState) -> tuple[TrainState, dict[str, Any] | None]:
-        """Finds the newest whole checkpoint of a seed: its state and what it says, or the given state and None."""
+    def start(self, seed: int, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Finds the newest whole checkpoint of a seed: its state and what it says, or None."""
         folder = Checkpoints(self.workdir / "checkpoints" / f"seed-{seed}", self.keep)
         paths = [self.workdir / "state" / f"seed-{seed}", *(folder.folder / str(step) for step in folder.steps())]
         for path in paths:
             if path.exists():
                 try:
-                    state, about = _told_apart(path, state, self.same)
+                    state, about = _told_apart(path, like, self.same, self.steps_per_epoch)
                     is_final = path == paths[0]
                     if not self.quiet and not is_final:
                         print(f"seed {seed}: going on from step {int(state.step)}", file=sys.stderr)
                     return state, about | {"is_final": is_final}
                 except DataError as error:
                     _note(f"{str(error).partition(';')[0]}: passed over")
-        return state, None
+        return None
 
     def run(self, seed: int, state: TrainState, about: dict[str, Any] | None, before: list, told: Any) -> tuple:
         """Trains one seed to its end: the state, its lines of metrics.jsonl, the seconds of each epoch."""
@@ -106,7 +139,7 @@ class Trainer(NamedTuple):
         per_step = Metrics(np.zeros(size, np.int32), np.zeros(size, np.float32), np.zeros(size, np.int32))
         for whole, part in zip(per_step, about["per_step"] if about else (), strict=False):
             whole[: len(part)] = part
-        step, piece, seconds, images, epoch_seconds = int(state.step), 10, 0.0, 0, []
+        step, piece, seconds, images, epoch_seconds = int(state.step), 1, 0.0, 0, []
         checkpoints = Checkpoints(self.workdir / "checkpoints" / f"seed-{seed}", self.keep)
 
         def facts() -> dict[str, Any]:
@@ -123,15 +156,13 @@ class Trainer(NamedTuple):
                 tick = time.perf_counter()
                 state, some = jax.block_until_ready(self.epoch_fn(state, *self.train, np.int32(first), np.int32(stop)))
                 took = time.perf_counter() - tick
-                piece = (
-                    max(1, int(piece * min(10.0, PIECE_SECONDS / max(took, 1e-6)))) if stop - first == piece else piece
-                )
+                piece = max(1, int((stop - first) * min(10.0, PIECE_SECONDS / max(took, 1e-6))))
                 seconds, step = seconds + took, step + stop - first
                 per_step = jax.tree.map(np.add, per_step, jax.device_get(some))
                 images += int(some.count.sum())
                 due = self.checkpoint_every and step % self.checkpoint_every == 0
                 if config.on_nan == "stop":
-                    _refuse_divergence(per_step, seed, (step - 1) // size + 1, config)
+                    _refuse_divergence(state, per_step, seed, step, config)
                 if stop == size:
                     epoch = step // size
                     record = {"seed": seed, "epoch": epoch, "step": step}
@@ -152,6 +183,8 @@ class Trainer(NamedTuple):
                     checkpoints.wait()
                     raise _stopped(told(), seed, step, self.workdir)
             checkpoints.wait()
+        if dropped := sum(record["train"].get("skipped", 0) for record in records):
+            _note(f"seed {seed}: {dropped} of {step} updates were dropped (--on_nan=skip)")
         if not (about and about["is_final"]):
             save_state(self.workdir / "state" / f"seed-{seed}", state, facts())
         return state, records, epoch_seconds

@@ -90,7 +90,19 @@ def test_bad_input_is_one_line(tmp_path, args, status, message):
     assert told.stdout == "" and not (tmp_path / "work").exists()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"epocks": 1}', '{"epochs": "1"}', '{"hidden": [1.5]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"experiment": "../../x"}',
+        '{"hidden": [' + "9" * 400 + "]}",
+        '{"l1": ' + "9" * 400 + "}",
+        '{"epocks": 1}',
+        '{"epochs": "1"}',
+        '{"hidden": [1.5]}',
+    ],
+)
 def test_bad_config_file_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     told = command(f"--config={tmp_path / 'config.json'}")

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_jax import data
+from mnist_jax import data, runner
 from mnist_jax.checkpoint import MANIFEST, read_about
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.errors import ConfigError, DataError
@@ -96,6 +96,39 @@ def test_manifests(tmp_path, content):
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(DataError, match=r"damaged checkpoint|another version"):
         read_about(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory, folder):
+    workdir = tmp_path_factory.mktemp("result")
+    runner.run(Config(dataset=f"idx:{folder}", hidden=(4,), epochs=0), workdir, quiet=True)
+    return workdir
+
+
+def places(value, path=()):
+    """The path to each value inside a JSON value."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@settings(FUZZ, max_examples=60)
+@given(dice=st.data())
+def test_results(result, dice):
+    before = (result / "result.json").read_text()
+    changed = json.loads(before)
+    *path, last = dice.draw(st.sampled_from(list(places(changed))))
+    inner = changed
+    for key in path:
+        inner = inner[key]
+    inner[last] = dice.draw(JSON | st.sampled_from([2_000_000, 10**400, "../../x", [100_000] * 3, [28, 28], -1]))
+    try:
+        (result / "result.json").write_text(json.dumps(changed))
+        runner.load_run(result)
+    except (ConfigError, DataError) as error:
+        assert "\n" not in str(error)
+    finally:
+        (result / "result.json").write_text(before)
 
 
 def test_json_that_is_deep_or_large(tmp_path, monkeypatch):

@@ -92,6 +92,12 @@ def bomb(path):
     Image.new("1", (20000, 20000)).save(path)
 
 
+def specks(path):
+    image = np.zeros((2000, 2000), np.uint8)
+    image[[0, 0, -1, -1], [0, -1, 0, -1]] = 255
+    Image.fromarray(image).save(path)
+
+
 BAD = {
     "missing": (lambda path: None, "can't be read"),
     "empty": (lambda path: path.write_bytes(b""), "an empty file"),
@@ -105,6 +111,7 @@ BAD = {
     "only a signature": (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n"), "can't be read as PNG or JPEG"),
     "bomb": (bomb, "more than 50000000 pixels"),
     "labels": (lambda path: path.write_bytes(idx_bytes(np.zeros(9))), "holds labels, not images"),
+    "specks": (specks, "too faint"),
     "no image": (lambda path: path.write_bytes(idx_bytes(np.zeros((0, 28, 28)))), "holds no image"),
     "no pixel": (lambda path: path.write_bytes(idx_bytes(np.zeros((1, 0, 28)))), "holds no image"),
     "folder": (lambda path: path.mkdir(), "can't be read"),

@@ -118,17 +118,28 @@ def test_a_signal_saves_and_leaves(tmp_path, folder, record_property, number):
 
 def test_a_second_signal_ends_the_process_at_once():
     script = """
-import os, signal
+import ctypes, os, signal
 from mnist_jax.process import deferred_signals
 with deferred_signals() as told:
     os.kill(os.getpid(), signal.SIGINT)
     assert told() == signal.SIGINT
     print("deferred", flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    ctypes.CDLL(None).sleep(60)  # no step of Python comes between
     print("not reached", flush=True)
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert told.returncode == -signal.SIGINT and told.stdout == "deferred\n"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert told.returncode == 128 + signal.SIGTERM and told.stdout == "deferred\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_training_is_one_line(tmp_path, folder, number):
+    child = start("perceptron", folder, tmp_path / "run", "--summary")
+    time.sleep(1.5)  # while JAX is loaded, or data, or the program is compiled
+    child.send_signal(number)
+    _, err = child.communicate(timeout=30)
+    assert child.returncode in (0, 128 + number), err
+    assert child.returncode == 0 or (f"stopped by {number.name}" in err and len(err.splitlines()) == 1), err
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +244,68 @@ def test_resume_must_needs_a_run(tmp_path, config, unfinished):
     runner.run(config, unfinished, quiet=True, resume="must")
 
 
+def test_damaged_checkpoints_alone_are_no_run_that_must_be_there(config, whole, unfinished):
+    for step in checkpoints(unfinished):
+        flip(step / MANIFEST)
+    with pytest.raises(ConfigError, match="holds no unfinished run"):
+        runner.run(config, unfinished, quiet=True, resume="must")
+
+
+def test_another_seed_does_not_take_over_an_unfinished_run(config, unfinished):
+    before = (unfinished / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"--seed=8: .*seed-7 is of another run"):
+        runner.run(dataclasses.replace(config, seed=8), unfinished, quiet=True)
+    assert (unfinished / "config.json").read_bytes() == before
+
+
+def test_a_result_that_appears_meanwhile_is_not_overwritten(config, whole, monkeypatch):
+    before = (whole / "result.json").read_bytes()
+    seen = []
+    refuse = runner._refuse_result
+    monkeypatch.setattr(runner, "_refuse_result", lambda *words: seen.append(1) or (len(seen) > 1 and refuse(*words)))
+    with pytest.raises(ConfigError, match="already holds a result"):
+        runner.run(config, whole, quiet=True)
+    assert (whole / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["state", "checkpoints", "checkpoints/seed-7", "metrics.jsonl", process.LOCK])
+def test_links_in_a_workdir_are_not_followed(tmp_path, config, name):
+    (tmp_path / "away" / "kept").mkdir(parents=True)
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "away")
+    (tmp_path / "run" / ".mine.7").touch()
+    with pytest.raises(ConfigError, match="is a symbolic link, which a run does not follow"):
+        runner.run(config, tmp_path / "run", quiet=True)
+    assert [path.name for path in (tmp_path / "away").iterdir()] == ["kept"]
+    link.unlink()
+    runner.run(config, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / ".mine.7").exists(), "only what a run of ours began to write is cleared away"
+
+
+HOSTILE = {
+    "nothing": lambda about: about.clear(),
+    "no records": lambda about: about.pop("records"),
+    "records that are none": lambda about: about.update(records=5),
+    "too few records": lambda about: about.update(records=about["records"][:1]),
+    "records without steps": lambda about: about.update(records=[{}] * 2),
+    "steps that are none": lambda about: about.update(per_step=[["x"]] * 3),
+    "too many steps": lambda about: about.update(per_step=[[1] * 99] * 3),
+    "a configuration that is none": lambda about: about.update(config=[]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_checkpoint_that_says_nonsense_is_passed_over(config, whole, unfinished, capsys, name):
+    step = unfinished / "checkpoints" / "seed-7" / "14"
+    about = json.loads((step / MANIFEST).read_text())["about"]
+    HOSTILE[name](about)
+    reseal(step, about=about)
+    runner.run(config, unfinished)
+    assert "14: no checkpoint of a run: passed over" in capsys.readouterr().err
+    assert_same_run(unfinished, whole)
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path, whole):
     state = runner.load_run(whole).state
     kept = Checkpoints(tmp_path, keep=2)
@@ -241,6 +314,8 @@ def test_the_newest_and_the_best_are_kept(tmp_path, whole):
     kept.wait()
     kept.close()
     assert kept.steps() == [100, 20, 10] and read_about(tmp_path / "10") == {"best_step": 10}
+    kept._write(state._replace(step=jax.numpy.int32(30)), {"best_step": 10})
+    assert kept.steps() == [100, 30, 20, 10], "one that lies ahead was passed over as damaged: it counts for none"
     assert int(restore_state(tmp_path / "20", state).step) == 20
 
 
