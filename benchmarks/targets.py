@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.compare import CONTESTANTS, run
 
 # Chosen on validation; scored on test once a seed, at the last step.
-RECIPES = {
+TARGETS = {
     "99.0": ("cnn", ("--epochs=4", "--batch_size=100", "--schedule=one_cycle", "--learning_rate=3e-3")),
     "99.5": ("deep_cnn", ("--epochs=6",)),
     "99.7": ("deep_cnn", ("--epochs=60",)),
@@ -54,7 +54,7 @@ def time_to(target: str, dataset: str, data_dir: str, seeds: int, folder: pathli
     """Trains a target's recipe from the command line, as a user would.
 
     Args:
-      target: a name in RECIPES, percent of the test images.
+      target: a name in TARGETS, percent of the test images.
       dataset: as --dataset takes it.
       data_dir: as --data_dir takes it.
       seeds: how many to train.
@@ -65,7 +65,7 @@ def time_to(target: str, dataset: str, data_dir: str, seeds: int, folder: pathli
       Seconds of training a seed, seconds of a process that trains one seed with compiled programs kept, the test
       accuracies, and whether their mean reaches the target; or why there is none.
     """
-    experiment, words = RECIPES[target]
+    experiment, words = TARGETS[target]
     told = {"target": target, "experiment": experiment, "flags": words}
     command = [sys.executable, "-m", f"experiments.{experiment}", *words, "--eval_every=0", "--quiet"]
     command += [f"--dataset={dataset}", f"--data_dir={data_dir}"]

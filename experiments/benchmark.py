@@ -122,10 +122,10 @@ def main(values, rest: list[str]) -> None:
         if values[name].value < least:
             raise ConfigError(f"--{name}={values[name].value}: must be at least {least}")
     pythons = _pythons(values.peers_python)
-    from benchmarks.targets import RECIPES, examples, time_to
+    from benchmarks.targets import TARGETS, examples, time_to
 
     for word in values.targets.split(",") if values.targets else ():
-        lookup(RECIPES, "targets", word)
+        lookup(TARGETS, "targets", word)
 
     import numpy as np
 
@@ -177,7 +177,7 @@ def main(values, rest: list[str]) -> None:
                     _print_row(rows[-1])
         many = seeds(data["all"], values.rounds, values.epochs, 8, values.limit)
         device = rows[0]["contestants"].get("ours", {}).get("device", "cpu")
-        targets = values.targets.split(",") if values.targets else () if device.startswith("cpu") else RECIPES
+        targets = values.targets.split(",") if values.targets else () if device.startswith("cpu") else TARGETS
         others = examples(data["all"], pythons, values.limit) if targets else []
         timed = [
             time_to(target, values.dataset, values.data_dir, values.target_seeds, folder, values.limit)

@@ -22,9 +22,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 RECIPES = [path.stem for path in (ROOT / "experiments").glob("[!_]*.py") if "RECIPE" in path.read_text()]
 
 
-def command(*args, experiment="perceptron", **environment):
+def command(*args, experiment="perceptron"):
     words = [sys.executable, "-m", f"experiments.{experiment}", *map(str, args)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("experiment", RECIPES)
@@ -45,12 +45,24 @@ def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, experiment):
 
 
 def test_a_second_start_takes_its_programs_from_the_cache(tmp_path, folder):
-    place = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept"), "JAX_DEBUG_LOG_MODULES": "jax._src.compiler"}
-    for workdir, hits in (("first", False), ("second", True)):
-        words = (f"--dataset=idx:{folder}", "--epochs=1", f"--workdir={tmp_path / workdir}", "--plots")
-        told = command(*words, experiment="cnn", **place)
-        assert told.returncode == 0, told.stderr
-        assert ("Persistent compilation cache hit for 'jit_train_epoch'" in told.stderr) is hits
+    script = """
+import sys
+import jax
+from experiments import cnn, flags
+jax.monitoring.register_event_listener(lambda event, **_: print(event))
+flags.main(cnn.RECIPE, cnn.__doc__)
+"""
+    told = []
+    for workdir in ("first", "second"):
+        words = (f"--dataset=idx:{folder}", "--epochs=1", "--quiet", f"--workdir={tmp_path / workdir}")
+        place = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept")}
+        child = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, env=place, cwd=ROOT
+        )
+        assert child.returncode == 0, child.stderr
+        told.append((child.stdout.count("cache_hits"), child.stdout.count("cache_misses")))
+    kept = len(list((tmp_path / "kept").glob("*-cache")))
+    assert kept and told[0][0] == 0 and told[1][0] == kept and told[1][1] < told[0][1]
 
 
 def test_help_shows_our_flags_with_their_help():
@@ -91,17 +103,7 @@ def test_bad_input_is_one_line(tmp_path, args, status, message):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        "{",
-        "[]",
-        '{"experiment": "../../x"}',
-        '{"hidden": [' + "9" * 400 + "]}",
-        '{"l1": ' + "9" * 400 + "}",
-        '{"epocks": 1}',
-        '{"epochs": "1"}',
-        '{"hidden": [1.5]}',
-    ],
+    "content", ["{", "[]", '{"experiment": "../../x"}', '{"epocks": 1}', '{"epochs": "1"}', '{"hidden": [1.5]}']
 )
 def test_bad_config_file_is_one_line(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

@@ -82,7 +82,13 @@ JSON = st.recursive(
 
 
 @FUZZ
-@given(values=st.dictionaries(st.sampled_from([*Config.__dataclass_fields__]) | st.text(max_size=5), JSON, max_size=4))
+@given(
+    values=st.dictionaries(
+        st.sampled_from([*Config.__dataclass_fields__]) | st.text(max_size=5),
+        JSON | st.sampled_from([10**400, -(10**400), [10**400], "../../x"]),
+        max_size=4,
+    )
+)
 def test_configurations(values):
     try:
         config_from_dict(values)
