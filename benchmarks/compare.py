@@ -17,6 +17,7 @@ CONTESTANTS = {  # name: (program, variant, environment, models it differs on; N
     "torch": ("torch_loop.py", "", {}, None),
     "torch_channels_last": ("torch_loop.py", "channels_last", {}, ("cnn", "deep_cnn")),
     "torch_compile": ("torch_loop.py", "compile", {}, None),
+    "torch_cuda_graphs": ("torch_loop.py", "cuda_graphs", {}, None),
     "keras_tf": ("keras_fit.py", "", {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}, None),
     "keras_jax": ("keras_fit.py", "", {"KERAS_BACKEND": "jax"}, None),
 }
@@ -36,7 +37,7 @@ PRODUCTS = {
     ],
 }
 # PROTOCOL.md's goals: (model, precision, peers of which the fastest counts, their precisions, wanted ratio)
-TORCH = ("torch", "torch_channels_last", "torch_compile")
+TORCH = ("torch", "torch_channels_last", "torch_compile", "torch_cuda_graphs")
 GOALS = [
     ("perceptron", "f32", ("torch",), ("f32",), 1.5),
     ("perceptron", "f32", ("keras_tf", "keras_jax"), ("f32",), 1.9),
@@ -46,6 +47,10 @@ GOALS = [
     ("cnn", "f32", TORCH, ("f32", "bf16"), 1.8),
     ("deep_cnn", "f32", TORCH, ("f32",), 1.0),
     ("deep_cnn", "bf16", TORCH, ("bf16",), 1.0),
+]
+GPU_GOALS = [
+    ("perceptron", "f32", ("torch",), ("f32",), 20.0),
+    ("perceptron", "f32", ("torch_cuda_graphs",), ("f32",), 3.0),
 ]
 
 
@@ -222,8 +227,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if row["task"] == "train"
         for name, told in row["contestants"].items()
     }
+    devices = {told.get("device", "cpu") for row in rows for name, told in row["contestants"].items() if name == OURS}
     judged = []
-    for model, precision, peers, precisions, wanted in GOALS:
+    for model, precision, peers, precisions, wanted in GPU_GOALS if any("gpu" in name for name in devices) else GOALS:
         mine = speed.get((model, precision, OURS))
         theirs = {(peer, p): speed[model, p, peer] for peer in peers for p in precisions if (model, p, peer) in speed}
         if mine and theirs:

@@ -47,6 +47,9 @@ def test_goals_are_judged_by_the_fastest_peer():
     judged = {goal["wanted"]: goal for goal in judge(rows)}
     assert len(GOALS) > len(judged) == 2
     assert judged[2.5]["reached"] == 3 and judged[2.5]["is_reached"]
+    rows[0]["contestants"]["ours"]["device"] = "gpu NVIDIA H100"
+    rows.append(row("perceptron", "f32", ours=50, torch=2, torch_cuda_graphs=25))
+    assert [goal["is_reached"] for goal in judge(rows)] == [True, False]
     assert judged[1.8]["reached"] == 1.5 and not judged[1.8]["is_reached"] and judged[1.8]["peer"] == "torch bf16"
 
 

@@ -1,9 +1,11 @@
-"""PyTorch, tensors in memory; --variant=channels_last or compile for what its users tune. bf16 is autocast's.
+"""PyTorch, tensors in memory; --variant: channels_last, compile or cuda_graphs, as its users tune. bf16 is autocast's.
 
 The model "example" is pytorch/examples' MNIST network with its optimiser.
 
 Source: https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html.
 """
+
+import sys
 
 import torch
 from common import arguments, load, measure
@@ -51,7 +53,10 @@ def main():
         optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     else:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    net = torch.compile(model) if args.variant == "compile" else model
+    if args.variant == "cuda_graphs" and device.type != "cuda":
+        sys.exit("CUDA graphs need a GPU")
+    modes = {"compile": "default", "cuda_graphs": "reduce-overhead"}
+    net = torch.compile(model, mode=modes[args.variant]) if args.variant in modes else model
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.precision == "bf16")
     size = args.batch_size
 
