@@ -57,7 +57,7 @@ def _pythons(words: str) -> dict[str, str]:
 
 
 def _start_up() -> dict[str, float]:
-    """Processor seconds of --help; wall seconds of the README's quick start, without kept programs, with them, and for 8 seeds."""
+    """Processor seconds of --help; wall seconds of the quick start: first, with kept programs, and for 8 seeds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = [sys.executable, "-m", "experiments.perceptron"]
     subprocess.run([*program, "--help"], check=True, capture_output=True)
