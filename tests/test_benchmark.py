@@ -7,7 +7,9 @@ import jax
 import pytest
 from test_experiments import ROOT, command
 
+from benchmarks import targets
 from benchmarks.compare import GOALS, PRODUCTS, Row, compare, judge, operations
+from experiments import benchmark, flags
 from mnist_jax.train import make_parts
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
@@ -63,11 +65,13 @@ def test_a_peer_that_fails_is_left_out_and_said(tmp_path, monkeypatch):
     assert row["contestants"]["ours"]["ours_is_faster_by"] == {"median": 1, "min": 1, "max": 1}
 
 
-def test_the_command_measures_us_and_plain_jax(tmp_path, folder):
+def test_the_command_measures_us_and_plain_jax(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(benchmark, "QUICK_START", (f"--dataset=idx:{folder}", "--epochs=1", "--hidden=8"))
+    monkeypatch.setitem(targets.TARGETS, "99.0", ("softmax", ("--epochs=1",)))
     words = (f"--dataset=idx:{folder}", "--models=softmax", "--precisions=f32", "--epochs=1", "--rounds=1")
     words += ("--targets=99.0", "--target_seeds=1")
-    told = command(*words, f"--workdir={tmp_path}", experiment="benchmark")
-    assert told.returncode == 0, told.stderr
+    values = flags.define(benchmark.Choices())
+    benchmark.main(values, values(["benchmark", *words, f"--workdir={tmp_path}"])[1:])
     result = json.loads((tmp_path / "benchmark.json").read_text())
     (row,) = result["rows"]
     assert row["failures"] == {} and set(row["contestants"]) == {"ours", "flax_plain"}

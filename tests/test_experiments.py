@@ -48,9 +48,9 @@ def test_a_second_start_takes_its_programs_from_the_cache(tmp_path, folder):
     script = """
 import sys
 import jax
-from experiments import cnn, flags
+from experiments import flags, perceptron
 jax.monitoring.register_event_listener(lambda event, **_: print(event))
-flags.main(cnn.RECIPE, cnn.__doc__)
+flags.main(perceptron.RECIPE, perceptron.__doc__)
 """
     told = []
     for workdir in ("first", "second"):
