@@ -64,8 +64,10 @@ def read_idx(path: str | os.PathLike, most: int = MAX_IDX_BYTES) -> np.ndarray:
                 raise DataError(f"{path}: the file ends inside its header; fetch it again")
             shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
             promised = int(np.prod(shape, dtype=object))
-            if promised > most:
-                raise DataError(f"{path}: its header promises {promised} bytes, more than the {most} we read")
+            if int(np.prod(np.maximum(shape, 1), dtype=object)) > most:  # numpy refuses an empty array that is wide
+                raise DataError(
+                    f"{path}: its header promises {promised} bytes, of shape {shape}: more than the {most} we read"
+                )
             room = path.stat().st_size * (_DEFLATE_MAX_RATIO if zipped else 1)
             content = file.read(promised + 1) if promised <= room else b""
     except FileNotFoundError:

@@ -3,6 +3,11 @@
 import gzip
 import io
 import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from mnist_jax.files import read_json
 from mnist_jax.images import read_pictures
 from mnist_jax.neuron import read_points
 
+ROOT = str(pathlib.Path(__file__).parents[1])
 FUZZ = settings(deadline=2000, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIZES = st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 6), min_size=1, max_size=3)
 
@@ -162,3 +168,49 @@ def test_a_link_out_of_a_checkpoint_is_not_followed(tmp_path):
     (tmp_path / "state" / MANIFEST).write_text('{"format": 2, "about": {}, "files": {}, "sha256": ""}')
     with pytest.raises(DataError, match="damaged checkpoint"):
         read_about(tmp_path / "state")
+
+
+READERS = {  # of a file, by the file's path
+    "idx": "data.read_idx(path)",
+    "picture": "images.read_pictures(path, (28, 28))",
+    "points": "neuron.read_points(path)",
+    "manifest": "checkpoint.read_about(path.parent)",
+    "config": "config.config_from_dict(files.read_json(path))",
+}
+SEEDS = [picture("PNG"), picture("JPEG"), idx_bytes(np.eye(28)[None]), gzip.compress(idx_bytes(np.eye(28)[None]))]
+SEEDS += [b"x,y,class\n1,2,0\n3,4.5,1\n", b'{"hidden": [3], "l1": 0.5}', b'{"format": 2, "about": {}, "files": {}}']
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("reader", READERS)
+def test_guided_by_coverage(tmp_path, record_property, reader):
+    """Half a minute of atheris, where it is installed (pip install '.[fuzz]')."""
+    pytest.importorskip("atheris")
+    script = f"""
+import pathlib, sys
+import atheris
+with atheris.instrument_imports(include=["mnist_jax"]):
+    from mnist_jax import checkpoint, config, data, files, images, neuron
+    from mnist_jax.errors import MnistJaxError
+path = pathlib.Path(sys.argv[1])
+def once(content):
+    path.write_bytes(content)
+    try:
+        {READERS[reader]}
+    except MnistJaxError as error:
+        assert "\\n" not in str(error)
+    except {"(ValueError, AttributeError)" if reader == "config" else "()"}:  # no JSON object: the flags refuse it
+        pass
+limits = ["-max_total_time=30", "-timeout=10", "-rss_limit_mb=3000", "-max_len=4096"]
+atheris.Setup([sys.argv[0], *limits, sys.argv[2]], once)
+atheris.Fuzz()
+"""
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "read").mkdir()
+    for number, content in enumerate(SEEDS):
+        (tmp_path / "corpus" / str(number)).write_bytes(content)
+    words = [sys.executable, "-c", script, tmp_path / "read" / MANIFEST, tmp_path / "corpus"]
+    told = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ROOT})
+    runs = re.search(r"Done (\d+) runs", told.stderr)
+    record_property("fault", (f"{reader}: files by atheris", int(runs[1]) if runs else 1, int(runs[1]) if runs else 0))
+    assert told.returncode == 0 and runs, told.stderr[-3000:]

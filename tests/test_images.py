@@ -113,6 +113,10 @@ BAD = {
     "labels": (lambda path: path.write_bytes(idx_bytes(np.zeros(9))), "holds labels, not images"),
     "specks": (specks, "too faint"),
     "no image": (lambda path: path.write_bytes(idx_bytes(np.zeros((0, 28, 28)))), "holds no image"),
+    "no image, but large": (
+        lambda path: path.write_bytes(idx_bytes(np.zeros((0, 1, 1)), (0, 2**31, 2**31))),
+        "more than the 50000000 we read",
+    ),
     "no pixel": (lambda path: path.write_bytes(idx_bytes(np.zeros((1, 0, 28)))), "holds no image"),
     "folder": (lambda path: path.mkdir(), "can't be read"),
 }
