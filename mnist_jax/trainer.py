@@ -30,14 +30,13 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(told) + (f", and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _is_of_a_run(about: dict[str, Any], same: dict[str, Any], step: int, size: int) -> bool:
+def _is_of_a_run(about: dict[str, Any], step: int, size: int) -> bool:
     """Whether a checkpoint says what Trainer.run writes of the given step, in epochs of so many steps."""
     try:
         records, per_step = about["records"], Metrics(*map(np.asarray, about["per_step"]))
         validations = [record["validation"]["loss"] for record in records if "validation" in record]
         return (
-            all(type(about[name]) is type(value) for name, value in same.items())
-            and [record["step"] for record in records] == [size * (i + 1) for i in range(step // size)]
+            [record["step"] for record in records] == [size * (i + 1) for i in range(step // size)]
             and all(type(record["train"]) is dict and type(record["epoch"]) is int for record in records)
             and all(type(loss) is float for loss in validations)
             and all(part.shape == (step % size,) and np.can_cast(part.dtype, float) for part in per_step)
@@ -51,9 +50,8 @@ def _told_apart(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Reads a checkpoint of this very run; DataError where it is damaged, ConfigError where it is of another run."""
     about = read_about(path)
-    for name in ("config", "dataset", "versions"):
-        if not isinstance(about.get(name), dict):
-            raise DataError(f"{path}: no checkpoint of a run")
+    if not all(isinstance(about.get(name), dict) for name in same):
+        raise DataError(f"{path}: no checkpoint of a run")
     for name, flag in (("config", "--config"), ("dataset", "--dataset")):
         if about[name] != same[name]:
             raise ConfigError(
@@ -64,7 +62,7 @@ def _told_apart(
         what = _differences(about["versions"], same["versions"])
         _note(f"{path} was written with other versions ({what}): the last bits may differ")
     state = restore_state(path, like)
-    if not _is_of_a_run(about, same, int(state.step), size):
+    if not _is_of_a_run(about, int(state.step), size):
         raise DataError(f"{path}: no checkpoint of a run")
     return state, about
 
