@@ -321,13 +321,16 @@ def growth(axes_told: dict[str, list[dict[str, Any]]]) -> Any:
     Returns:
       A Figure.
     """
-    figure = _figure(3.4 * len(axes_told), 6)
-    grid = figure.subplots(2, len(axes_told), squeeze=False)
-    for column, (name, points) in enumerate(axes_told.items()):
+    rows = 2 * -(-len(axes_told) // 4)
+    figure = _figure(14, 3 * rows)
+    grid = figure.subplots(rows, 4, squeeze=False).reshape(-1, 2, 4).swapaxes(1, 2).reshape(-1, 2)
+    for pair in grid[len(axes_told) :]:
+        pair[0].set_axis_off(), pair[1].set_axis_off()
+    for pair, (name, points) in zip(grid, axes_told.items(), strict=False):
         points = [point for point in points if "seconds" in point]
         sizes = np.array([point["value"] for point in points], float)
         for axes, figure_of, unit in zip(
-            grid[:, column], ("seconds", "peak_memory_bytes"), ("seconds an epoch", "peak memory, MiB"), strict=True
+            pair, ("seconds", "peak_memory_bytes"), ("seconds an epoch", "peak memory, MiB"), strict=True
         ):
             values = np.array([point[figure_of] for point in points]) / (1 if figure_of == "seconds" else 2**20)
             axes.loglog(sizes, values, "o-")

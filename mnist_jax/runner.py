@@ -97,7 +97,17 @@ def _memory_told(batch_size: int) -> Iterator[None]:
         ) from None
 
 
-def _refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, batch_size: int) -> None:
+def refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, batch_size: int) -> None:
+    """Compares what a compiled epoch needs with the memory that is free, before it runs.
+
+    Args:
+      program: the epoch.
+      device: where it is to run.
+      batch_size: for the message.
+
+    Raises:
+      ConfigError: it needs more.
+    """
     import psutil
 
     needs, known = program.memory_analysis(), device.memory_stats()
@@ -230,7 +240,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_memory_told(config.batch_size))
         epoch_fn = jax.jit(epoch_fn, donate_argnums=0).lower(like, *splits["train"], *bounds).compile()
-        _refuse_what_does_not_fit(epoch_fn, device, config.batch_size)
+        refuse_what_does_not_fit(epoch_fn, device, config.batch_size)
         nothing = ConfigError(f"--resume=must: {workdir} holds no unfinished run; leave it out to begin one")
         if resume == "must" and (
             (workdir / FILES[0]).exists() or not any((workdir / name).exists() for name in FOLDERS)

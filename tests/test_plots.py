@@ -45,3 +45,11 @@ def test_first_layer_finds_what_the_units_see():
 def test_a_picture_is_written_without_a_screen(tmp_path):
     plots.save(plots.pictures(np.zeros((3, 8, 8, 1), np.uint8), "abc", 2), tmp_path / "new" / "x.png", show=True)
     assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_growth_has_a_panel_of_time_and_one_of_memory_for_each_axis():
+    points = [{"value": size, "seconds": size, "peak_memory_bytes": size * 2**20} for size in (1.0, 8.0)]
+    told = {"cnn seeds": [*points, {"value": 64.0, "failure": "too much"}], "cnn batch_size": points[:1]}
+    drawn = [axes for axes in plots.growth(told).axes if axes.axison]
+    assert [axes.get_xlabel() for axes in drawn] == ["cnn seeds", "cnn batch_size"] * 2
+    assert drawn[2].get_ylabel().startswith("peak memory") and list(drawn[2].lines[0].get_ydata()) == [1, 8]

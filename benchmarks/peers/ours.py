@@ -8,6 +8,7 @@ import numpy as np
 from common import arguments, load, measure
 
 from mnist_jax.config import Config
+from mnist_jax.runner import refuse_what_does_not_fit
 from mnist_jax.train import evaluate, make_parts, predict, train_epoch
 
 MODELS = {
@@ -33,13 +34,15 @@ def main():
         state, epoch = jax.jit(jax.vmap(init))(keys), jax.vmap(epoch, in_axes=(0, None, None))
     else:
         state = jax.jit(init)(keys[0])
-    epoch = jax.jit(epoch, donate_argnums=0)
+    device = jax.devices()[0]
+    compiled = functools.cache(lambda: jax.jit(epoch, donate_argnums=0).lower(state, images, labels).compile())
     score = jax.jit(functools.partial(evaluate, parts.eval_step, batch_size=args.batch_size))
     logits = jax.jit(functools.partial(predict, parts.model, batch_size=args.batch_size, dtype=parts.dtype))
 
     def train():
         nonlocal state
-        state, per_step = epoch(state, images, labels)
+        refuse_what_does_not_fit(compiled(), device, args.batch_size)
+        state, per_step = compiled()(state, images, labels)
         jax.block_until_ready((state, per_step))
 
     once = {
@@ -47,7 +50,6 @@ def main():
         "evaluate": lambda: jax.device_get(score(state, images, labels)),
         "predict": lambda: jax.device_get(logits(state, images)),
     }[args.task]
-    device = jax.devices()[0]
     measure(args, args.seeds * len(images), once, {"jax": jax.__version__}, f"{device.platform} {device.device_kind}")
 
 
