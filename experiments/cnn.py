@@ -19,6 +19,7 @@ RECIPE = Config(
     optimizer="adam",
     learning_rate=1e-3,
     batch_size=200,
+    micro_batch_size=25,
     epochs=10,
 )
 

@@ -71,6 +71,46 @@ def test_step_is_the_textbooks(arrays):
     np.testing.assert_allclose(after.params["Dense_0"]["kernel"], before["kernel"] - 0.5 * x.T @ slope / 20, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1, 8, 10, 30])
+def test_micro_batches_add_up_to_the_step(arrays, size):
+    model, optimizer = make_model(CONFIG, 10), optax.sgd(0.5)
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(arrays[0][:20], arrays[1][:20], jnp.arange(20) < 17)
+    steps = (make_train_step(model, optimizer, LOSS, micro_batch_size=micro) for micro in (0, size))
+    (whole, seen), (added, seen_added) = (step(state, batch) for step in steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole.params, added.params)
+    assert int(seen.count) == int(seen_added.count) == 17 and int(seen.correct) == int(seen_added.correct)
+    np.testing.assert_allclose(seen.loss, seen_added.loss, rtol=1e-6)
+
+
+def test_a_micro_batch_of_padding_alone_teaches_nothing(arrays):
+    model, optimizer = make_model(Config(hidden=(16,), norm="batch"), 10), optax.sgd(0.5)
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(arrays[0][:20], arrays[1][:20], jnp.arange(20) < 8)
+    added, _ = make_train_step(model, optimizer, LOSS, micro_batch_size=8)(state, batch)
+    alone, _ = make_train_step(model, optimizer, LOSS)(state, jax.tree.map(lambda leaf: leaf[:8], batch))
+    for name in ("params", "model_state"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), getattr(added, name), getattr(alone, name)
+        )
+
+
+def test_micro_batches_need_less_memory_and_draw_apart(arrays):
+    model = make_model(Config(model="cnn", hidden=(16,), filters=(8,), dropout=0.5), 10)
+    optimizer = optax.sgd(0.5)
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    twice = Batch(jnp.tile(arrays[0][:1], (90, 1, 1, 1)), arrays[1][:90] * 0, jnp.ones(90, bool))
+    bytes_needed, losses = [], []
+    for size in (0, 10, 1):
+        step = jax.jit(make_train_step(model, optimizer, LOSS, micro_batch_size=size)).lower(state, twice).compile()
+        bytes_needed.append(step.memory_analysis().temp_size_in_bytes)
+        losses.append(float(step(state, twice)[1].loss))
+    assert bytes_needed[1] < bytes_needed[0] / 3
+    same = make_train_step(model, optimizer, LOSS, micro_batch_size=1)
+    one = same(state, jax.tree.map(lambda leaf: leaf[:1], twice))[1].loss
+    assert abs(losses[2] - 90 * float(one)) > 1e-3  # were each micro-batch's draw the same, it would be equal
+
+
 @pytest.mark.parametrize("model", [None, Noisy()], ids=["perceptron", "noisy"])
 def test_four_epochs_equal_two_saved_restored_and_two(tmp_path, arrays, model):
     state, step = setup(arrays, model)

@@ -14,7 +14,7 @@ from mnist_jax.train import evaluate, make_parts, predict, train_epoch
 MODELS = {
     "softmax": Config(model="softmax", hidden=()),
     "perceptron": Config(model="perceptron"),
-    "cnn": Config(model="cnn", hidden=(128,), dropout=0.2),
+    "cnn": Config(model="cnn", hidden=(128,), dropout=0.2, micro_batch_size=25),
     "deep_cnn": Config(
         model="deep_cnn", hidden=(), filters=(32, 64, 128), norm="batch", optimizer="sgd", learning_rate=0.01
     ),
