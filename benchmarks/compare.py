@@ -218,23 +218,26 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       rows: of `compare`.
 
     Returns:
-      For each goal whose contestants were measured: what was wanted, what was reached, and whether that is enough. A
-      peer of another precision was measured in another row, so only medians can be divided there.
+      For each goal whose contestants were measured: what was wanted, what was reached, and whether that is enough: the
+      rounds' median ratio; for a peer of another precision, measured in another row, the ratio of medians.
     """
-    speed = {
-        (row["model"], row["precision"], name): told["images_per_second"]
+    told = {
+        (row["model"], row["precision"], name): one
         for row in rows
         if row["task"] == "train"
-        for name, told in row["contestants"].items()
+        for name, one in row["contestants"].items()
     }
-    devices = {told.get("device", "cpu") for row in rows for name, told in row["contestants"].items() if name == OURS}
+    is_gpu = any("gpu" in one.get("device", "") for (*_, name), one in told.items() if name == OURS)
     judged = []
-    for model, precision, peers, precisions, wanted in GPU_GOALS if any("gpu" in name for name in devices) else GOALS:
-        mine = speed.get((model, precision, OURS))
-        theirs = {(peer, p): speed[model, p, peer] for peer in peers for p in precisions if (model, p, peer) in speed}
-        if mine and theirs:
-            best = max(theirs, key=theirs.get)
-            reached = mine / theirs[best]
-            goal = {"model": model, "precision": precision, "peer": " ".join(best), "wanted": wanted}
+    for model, precision, peers, precisions, wanted in GPU_GOALS if is_gpu else GOALS:
+        ours = told.get((model, precision, OURS))
+        theirs = [(model, p, peer) for peer in peers for p in precisions if (model, p, peer) in told]
+        if ours and theirs:
+            best = max(theirs, key=lambda one: told[one]["images_per_second"])
+            if best[1] == precision:
+                reached = told[best]["ours_is_faster_by"]["median"]
+            else:
+                reached = ours["images_per_second"] / told[best]["images_per_second"]
+            goal = {"model": model, "precision": precision, "peer": f"{best[2]} {best[1]}", "wanted": wanted}
             judged.append(goal | {"reached": reached, "is_reached": reached >= wanted})
     return judged

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.compare import CONTESTANTS, run
 
 QUICK = "--filters=8,48 --hidden=128 --norm=batch --dropout=0 --loss=categorical_crossentropy --label_smoothing=0.1"
-QUICK += " --epochs=1 --batch_size=40 --schedule=one_cycle --learning_rate=1e-2"
+QUICK += " --epochs=1 --batch_size=40 --micro_batch_size=0 --schedule=one_cycle --learning_rate=1e-2"
 # 99.0 was chosen on validation; 99.5 and 99.7 are not tried yet. Scored on test once a seed, at the last step.
 TARGETS = {
     "99.0": ("cnn", tuple(QUICK.split())),

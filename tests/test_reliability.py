@@ -86,7 +86,7 @@ def kill_until_done(experiment, folder, workdir, words, kills, dice):
 
 @pytest.mark.parametrize(
     ("experiment", "kills", "epochs"),
-    [("perceptron", 2, 6), ("cnn", 2, 6), ("deep_cnn", 1, 4)]
+    [("perceptron", 2, 6), ("cnn", 1, 3), ("deep_cnn", 1, 3)]
     + [pytest.param(name, 18, 40, marks=pytest.mark.long) for name in ("perceptron", "cnn", "deep_cnn")],
 )
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, folder, record_property, experiment, kills, epochs):
