@@ -337,6 +337,8 @@ def growth(axes_told: dict[str, list[dict[str, Any]]]) -> Any:
             if len(sizes):
                 axes.loglog(sizes, values[0] * sizes / sizes[0], ":", color="gray", label="linear")
                 axes.legend(fontsize=8)
+            axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=7)
+            axes.minorticks_off()
             axes.set_xlabel(name)
             axes.set_ylabel(unit)
     return figure

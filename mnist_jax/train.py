@@ -297,7 +297,7 @@ def train_epoch(
 
 
 def evaluate(
-    eval_step: EvalStep, state: TrainState, images: jax.Array, labels: jax.Array, batch_size: int = 1000
+    eval_step: EvalStep, state: TrainState, images: jax.Array, labels: jax.Array, batch_size: int = 200
 ) -> Metrics:
     """Scores every image once.
 
@@ -321,7 +321,7 @@ def evaluate(
 
 
 def predict(
-    model: Any, state: TrainState, images: jax.Array, batch_size: int = 1000, dtype: Any = jnp.float32
+    model: Any, state: TrainState, images: jax.Array, batch_size: int = 200, dtype: Any = jnp.float32
 ) -> jax.Array:
     """Computes the logits of every image.
 
