@@ -1,8 +1,8 @@
 """The lecture's convolutional network: 32 filters of 5x5, max-pool, dropout 0.2, dense 128; Adam, 10 epochs.
 
-python -m experiments.cnn --dataset=mnist --num_seeds=10
+python -m experiments.cnn --dataset=mnist --num_seeds=6
 
-Claim: test error 1.07 % (standard deviation 0.10, n=10), results/cnn.json.
+Claim: test error 1.07 % (standard deviation 0.07, n=6), results/cnn.json.
 """
 
 from experiments import flags
