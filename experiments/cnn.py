@@ -3,6 +3,7 @@
 python -m experiments.cnn --dataset=mnist --num_seeds=6
 
 Claim: test error 1.07 % (standard deviation 0.07, n=6), results/cnn.json.
+Micro-batches of 25 images suit a CPU's caches; on a GPU, try --micro_batch_size=0.
 """
 
 from experiments import flags

@@ -71,6 +71,17 @@ def speed_table():
     goals = [(f"{g['model']} {g['precision']} against {g['peer']}", g["wanted"], g["reached"]) for g in told["goals"]]
     for goal, wanted, reached in [*goals, ("eight seeds in one program against eight runs", 1.3, many)]:
         lines.append(row(goal, wanted, f"{reached:.2f}", "yes" if reached >= wanted else "no"))
+    timed = json.loads((FOLDER / "benchmark" / "cpu_99.json").read_text())
+    (target,) = timed["targets"]
+    for what, seconds in (("training", "seconds_a_seed"), ("the whole process", "seconds_of_a_process")):
+        for example in timed["examples"]:
+            name = "/".join(example["source"].split("/")[3:5])
+            reached = example["seconds"] / target[seconds]
+            goal = f"{target['target']} % ({what}) against {name}'s MNIST example to its end"
+            lines.append(row(goal, 30, f"{reached:.0f}", "yes" if reached >= 30 else "no"))
+    for goal, most, seconds in (("--help, processor seconds", 2, "help_processor"), ("quick start", 20, "quick_start")):
+        reached = told["start_up"][f"{seconds}_seconds"]
+        lines.append(row(goal, f"under {most} s", f"{reached:.1f} s", "yes" if reached < most else "no"))
     return lines
 
 
