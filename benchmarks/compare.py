@@ -232,7 +232,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for model, precision, peers, precisions, wanted in GPU_GOALS if is_gpu else GOALS:
         ours = told.get((model, precision, OURS))
         theirs = [(model, p, peer) for peer in peers for p in precisions if (model, p, peer) in told]
-        if ours and theirs:
+        if ours and {p for _, p, _ in theirs} == set(precisions):
             best = max(theirs, key=lambda one: told[one]["images_per_second"])
             if best[1] == precision:
                 reached = told[best]["ours_is_faster_by"]["median"]

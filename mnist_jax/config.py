@@ -70,7 +70,7 @@ class Config:
     weight_decay: float = choice(0.0, "decoupled weight decay a step, times the learning rate; 0 also for adamw")
     clip_norm: float = choice(0.0, "gradients longer than this are shortened to it; 0 for none")
     batch_size: int = choice(200, "training images a step")
-    micro_batch_size: int = choice(0, "images of a step computed at a time, their gradients added up; 0 for all")
+    micro_batch_size: int = choice(0, "images of a step computed (and batch-normed) at a time, gradients added; 0: all")
     epochs: int = choice(10, "passes over the training images; 0 scores the untrained network")
     patience: int = choice(0, "stop after so many validations without a lower loss; 0 never stops early")
     seed: int = choice(7, "root of all randomness; the first one with --num_seeds")

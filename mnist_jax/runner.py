@@ -93,8 +93,8 @@ def _memory_told(batch_size: int) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise ConfigError(
-            f"--batch_size={batch_size}: the device ran out of memory; choose a smaller --micro_batch_size, batch or "
-            "network"
+            f"--batch_size={batch_size}: the device ran out of memory; choose a smaller batch or network, or "
+            "compute fewer images at a time by --micro_batch_size"
         ) from None
 
 
@@ -117,7 +117,7 @@ def refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, b
     if bytes_needed > free:
         raise ConfigError(
             f"--batch_size={batch_size}: an epoch needs {bytes_needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} "
-            "are free; choose a smaller --micro_batch_size, batch or network"
+            "are free; choose a smaller batch or network, or compute fewer images at a time by --micro_batch_size"
         )
 
 

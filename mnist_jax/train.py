@@ -85,9 +85,10 @@ def _add_up(grad: Callable[..., Any], state: TrainState, key: jax.Array, example
     """The gradient of a batch, made of its micro-batches' in one loop; the model's state; the batch's metrics."""
     parts = -(-len(examples[0]) // size)
 
-    def split(leaf):  # rows of False in the mask fill up the last one
+    def split(leaf):  # the last example, repeated and masked, fills up the last micro-batch
         fill = [(0, parts * size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
-        return jnp.pad(leaf, fill).reshape(parts, size, *leaf.shape[1:])
+        filled = jnp.pad(leaf, fill, mode="constant" if leaf.dtype == bool else "edge")
+        return filled.reshape(parts, size, *leaf.shape[1:])
 
     def body(carry, part):
         total, model_state = carry
@@ -128,7 +129,8 @@ def make_train_step(
         number; its metrics then count no example.
       micro_batch_size: examples that go through the network at a time, their gradients added up: less memory, and on a
         CPU often faster, since they stay in its caches. Dropout draws, and batch norm learns, for each micro-batch
-        apart. 0 for the whole batch at once.
+        apart; where they do not divide the batch, masked repetitions of its last example fill up the last one. 0 for
+        the whole batch at once.
 
     Returns:
       A pure function (state, batch) -> (state, metrics). The gradient is of the mean loss over the unmasked examples,

@@ -95,6 +95,24 @@ def test_a_micro_batch_of_padding_alone_teaches_nothing(arrays):
         )
 
 
+class Centred(nn.Module):
+    """Divides by each image's deviation: one of a single grey gives NaN, which no mask takes out of a gradient."""
+
+    @nn.compact
+    def __call__(self, image, train):
+        x = image.reshape(len(image), -1)
+        return nn.Dense(10)((x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True))
+
+
+def test_what_fills_up_a_micro_batch_is_a_real_image(arrays):
+    optimizer = optax.sgd(0.01)
+    state = init_state(Centred(), optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(arrays[0][:20], arrays[1][:20], jnp.ones(20, bool))
+    steps = (make_train_step(Centred(), optimizer, LOSS, micro_batch_size=size) for size in (0, 8))
+    whole, added = (step(state, batch)[0].params for step in steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, added)
+
+
 def test_micro_batches_need_less_memory_and_draw_apart(arrays):
     model = make_model(Config(model="cnn", hidden=(16,), filters=(8,), dropout=0.5), 10)
     optimizer = optax.sgd(0.5)
