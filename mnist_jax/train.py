@@ -83,24 +83,20 @@ def _takes_mask(model: Any) -> bool:
 
 def _add_up(grad: Callable[..., Any], state: TrainState, key: jax.Array, examples: Any, size: int) -> tuple[Any, ...]:
     """The gradient of a batch, made of its micro-batches' in one loop; the model's state; the batch's metrics."""
-    parts = -(-len(examples[0]) // size)
-
-    def split(leaf):  # the last example, repeated and masked, fills up the last micro-batch
-        fill = [(0, parts * size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
-        filled = jnp.pad(leaf, fill, mode="constant" if leaf.dtype == bool else "edge")
-        return filled.reshape(parts, size, *leaf.shape[1:])
+    index, fits = padded_batches(jnp.arange(len(examples[0]), dtype=jnp.int32), size)
 
     def body(carry, part):
         total, model_state = carry
-        key, image, label, mask = part
-        grads, (new_state, one) = grad(state.params, model_state, key, image, label, mask)
+        number, rows, fits = part
+        image, label, mask = (leaf[rows] for leaf in examples)
+        mask &= fits
+        grads, (new_state, one) = grad(state.params, model_state, jax.random.fold_in(key, number), image, label, mask)
         is_there = mask.any()  # batch norm divides by the number of rows
         total = jax.tree.map(lambda sum, leaf: jnp.where(is_there, sum + leaf, sum), total, grads)
         return (total, jax.tree.map(functools.partial(jnp.where, is_there), new_state, model_state)), one
 
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(parts))
     start = jax.tree.map(jnp.zeros_like, state.params), state.model_state
-    (grads, model_state), per_part = jax.lax.scan(body, start, (keys, *map(split, examples)))
+    (grads, model_state), per_part = jax.lax.scan(body, start, (jnp.arange(len(index)), index, fits))
     return grads, model_state, metrics.merge(per_part)
 
 
@@ -129,7 +125,7 @@ def make_train_step(
         number; its metrics then count no example.
       micro_batch_size: examples that go through the network at a time, their gradients added up: less memory, and on a
         CPU often faster, since they stay in its caches. Dropout draws, and batch norm learns, for each micro-batch
-        apart; where they do not divide the batch, masked repetitions of its last example fill up the last one. 0 for
+        apart; where they do not divide the batch, masked repetitions of its first example fill up the last one. 0 for
         the whole batch at once.
 
     Returns:
@@ -161,10 +157,10 @@ def make_train_step(
 
         grad = jax.grad(part_of_mean_loss, has_aux=True)
         examples = image, batch.label, batch.mask
-        if not 0 < micro_batch_size < len(image):
-            grads, (model_state, step_metrics) = grad(state.params, state.model_state, dropout_key, *examples)
-        else:
+        if 0 < micro_batch_size < len(image):
             grads, model_state, step_metrics = _add_up(grad, state, dropout_key, examples, micro_batch_size)
+        else:
+            grads, (model_state, step_metrics) = grad(state.params, state.model_state, dropout_key, *examples)
         if penalty:
             grads = jax.tree.map(jnp.add, grads, jax.grad(penalty)(state.params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -35,13 +35,17 @@ def main():
     else:
         state = jax.jit(init)(keys[0])
     device = jax.devices()[0]
-    compiled = functools.cache(lambda: jax.jit(epoch, donate_argnums=0).lower(state, images, labels).compile())
     score = jax.jit(functools.partial(evaluate, parts.eval_step, batch_size=args.batch_size))
     logits = jax.jit(functools.partial(predict, parts.model, batch_size=args.batch_size, dtype=parts.dtype))
 
+    @functools.cache
+    def compiled():
+        program = jax.jit(epoch, donate_argnums=0).lower(state, images, labels).compile()
+        refuse_what_does_not_fit(program, device, args.batch_size)
+        return program
+
     def train():
         nonlocal state
-        refuse_what_does_not_fit(compiled(), device, args.batch_size)
         state, per_step = compiled()(state, images, labels)
         jax.block_until_ready((state, per_step))
 
