@@ -134,14 +134,10 @@ _OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
 def _transform(matrix: Sequence[Sequence[float]], square: Sequence[Sequence[jax.Array]]) -> list[list[jax.Array]]:
-    """matrix @ square @ matrix.T, where the square's entries are arrays and the matrix's 0, 1 and -1."""
+    """matrix @ square @ matrix.T, where the square's entries are arrays."""
 
     def combine(row, entries):
-        terms = [(sign, entry) for sign, entry in zip(row, entries, strict=True) if sign]
-        (sign, total), *others = sorted(terms, key=lambda term: -term[0])
-        for sign, entry in others:
-            total = total + entry if sign > 0 else total - entry
-        return total
+        return functools.reduce(jnp.add, [factor * x for factor, x in zip(row, entries, strict=True) if factor])
 
     half = [[combine(row, column) for row in matrix] for column in zip(*square, strict=True)]
     return [[combine(row, [column[i] for column in half]) for row in matrix] for i in range(len(matrix))]
@@ -170,11 +166,10 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
         [parts[2 * (y % 2) + x % 2][:, y // 2 : y // 2 + tiles[0], x // 2 : x // 2 + tiles[1]] for x in range(4)]
         for y in range(4)
     ]
-    transform = jnp.array(_KERNEL, kernel.dtype)
-    kernels = jnp.einsum("ai,bj,ijcf->abcf", transform, transform, kernel, precision=lax.Precision.HIGHEST)
+    kernels = _transform(_KERNEL, kernel)
     shape = (len(image), *tiles, kernel.shape[3])
     products = [
-        [(tile.reshape(-1, kernel.shape[2]) @ kernels[a, b]).reshape(shape) for b, tile in enumerate(row)]
+        [(tile.reshape(-1, kernel.shape[2]) @ kernels[a][b]).reshape(shape) for b, tile in enumerate(row)]
         for a, row in enumerate(_transform(_TILE, pixels))
     ]
     return together([part for row in _transform(_OUTPUT, products) for part in row])[:, :rows, :columns]

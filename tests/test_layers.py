@@ -51,7 +51,7 @@ def test_winograd_is_taken_by_wide_layers_and_maps_and_differentiates_forward():
         return convolution(image, weight, (1, 1), "SAME", dimension_numbers=NHWC)
 
     products = str(jax.make_jaxpr(curve)(weights[0])).count("dot_general")
-    assert products == 16 + 2, "16 products and the transform of the kernel"
+    assert products == 16
     together = jax.vmap(lambda weight: jax.jvp(curve, (weight,), (weight,)))(weights)
     for one, change, weight in zip(*together, weights, strict=True):
         np.testing.assert_allclose(one, curve(weight), atol=1e-4)
