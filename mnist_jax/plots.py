@@ -321,12 +321,11 @@ def growth(axes_told: dict[str, list[dict[str, Any]]]) -> Any:
     Returns:
       A Figure.
     """
-    rows = 2 * -(-len(axes_told) // 4)
-    figure = _figure(14, 3 * rows)
-    grid = figure.subplots(rows, 4, squeeze=False).reshape(-1, 2, 4).swapaxes(1, 2).reshape(-1, 2)
-    for pair in grid[len(axes_told) :]:
-        pair[0].set_axis_off(), pair[1].set_axis_off()
-    for pair, (name, points) in zip(grid, axes_told.items(), strict=False):
+    rows = -(-len(axes_told) // 4)
+    figure = _figure(14, 6 * rows)
+    panels = figure.subfigures(rows, 4, squeeze=False).flat
+    for panel, (name, points) in zip(panels, axes_told.items(), strict=False):
+        pair = panel.subplots(2)
         points = [point for point in points if "seconds" in point]
         sizes = np.array([point["value"] for point in points], float)
         for axes, figure_of, unit in zip(
