@@ -72,7 +72,7 @@ def test_a_peer_that_fails_is_left_out_and_said(tmp_path, monkeypatch):
 
 def test_the_command_measures_us_and_plain_jax(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(benchmark, "QUICK_START", (f"--dataset=idx:{folder}", "--epochs=1", "--hidden=8"))
-    monkeypatch.setitem(targets.TARGETS, "99.0", ("softmax", ("--epochs=1",)))
+    monkeypatch.setitem(targets.TARGETS, "99.0", targets.Target("softmax", ("--epochs=1",), 0.2))
     words = (f"--dataset=idx:{folder}", "--models=softmax", "--precisions=f32", "--epochs=1", "--rounds=1")
     words += ("--targets=99.0", "--target_seeds=1")
     values = flags.define(benchmark.Choices())
@@ -83,6 +83,7 @@ def test_the_command_measures_us_and_plain_jax(tmp_path, folder, monkeypatch):
     assert all(one["images_per_second"] > 0 and one["peak_memory_bytes"] > 1e7 for one in row["contestants"].values())
     assert result["eight_seeds"]["ratio"]["median"] > 0 and result["start_up"]["quick_start_seconds"] > 0
     (target,) = result["targets"]
+    assert "wanted_seconds" not in target and target["device"]["platform"] == "cpu"
     assert target["seconds_a_seed"] > 0 and target["is_reached"] is (target["test_accuracy"]["mean"] >= 0.99)
     assert set(result["start_up"]["second_start_phases"]) == {"import and exit", "load", "compile", "train"}
     assert (tmp_path / "speed.png").stat().st_size > 1000
