@@ -169,7 +169,7 @@ def largest(folder):
 
 def flip(path):
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[-10] ^= 1  # of a manifest's seal: the last digit of a long number may change without changing it
     path.write_bytes(content)
 
 
