@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mnist_jax.errors import DataError
+
 PEERS = pathlib.Path(__file__).parent / "peers"
 OURS = "ours"
 CONTESTANTS = {  # name: (program, variant, environment, models it differs on; None for all)
@@ -154,6 +156,8 @@ def compare(
     rates, speeds, facts, failures = [], [], {}, {}
     for _ in range(rounds):
         matrix = run("matrix.py", sys.executable, [row.precision], {}, limit)
+        if isinstance(matrix, str):
+            raise DataError(f"benchmarks/peers/matrix.py: {matrix}; the machine's own rate can't be measured")
         rates.append(matrix["operations_per_second"])
         speeds.append({})
         for name, python in pythons.items():
@@ -219,8 +223,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       rows: of `compare`.
 
     Returns:
-      For each goal whose contestants were measured: what was wanted, what was reached, and whether that is enough: the
-      rounds' median ratio; for a peer of another precision, measured in another row, the ratio of medians.
+      For each goal whose contestants were measured (on a GPU, there, not on its CPU): what was wanted, what was
+      reached, and whether that is enough: the rounds' median ratio; for a peer of another precision, measured in another row, the ratio of medians.
     """
     told = {
         (row["model"], row["precision"], name): one
@@ -233,6 +237,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for model, precision, peers, precisions, wanted in GPU_GOALS if is_gpu else GOALS:
         ours = told.get((model, precision, OURS))
         theirs = [(model, p, peer) for peer in peers for p in precisions if (model, p, peer) in told]
+        if is_gpu:
+            theirs = [one for one in theirs if told[one].get("device") != "cpu"]
         if ours and {p for _, p, _ in theirs} == set(precisions):
             best = max(theirs, key=lambda one: told[one]["images_per_second"])
             if best[1] == precision:

@@ -89,7 +89,7 @@ def time_to(target: str, dataset: str, data_dir: str, seeds: int, folder: pathli
             subprocess.run(one, check=True, capture_output=True, text=True, timeout=limit)
             seconds.append(time.perf_counter() - start)
     except subprocess.CalledProcessError as error:
-        return told | {"failure": error.stderr.strip().splitlines()[-1][:200]}
+        return told | {"failure": (error.stderr.strip().splitlines() or [str(error)])[-1][:200]}
     except subprocess.TimeoutExpired:
         return told | {"failure": f"took more than {limit:.0f} s"}
     result = json.loads((folder / target / "result.json").read_text())

@@ -86,7 +86,11 @@ def _print_row(told: dict) -> None:
     print(f"\n{told['model']} {told['precision']} {told['task']}, batch {told['batch_size']}")
     for name, one in told["contestants"].items():
         ratio = one["ours_is_faster_by"]
-        faster = f"ours x {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if name != "ours" else ""
+        faster = (
+            f"ours x {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+            if ratio and name != "ours"
+            else ""
+        )
         print(
             f"  {name:20} {one['images_per_second']:12,.0f} images/s  {one['share_of_floor']:4.0%} of the floor  "
             f"compile {one['compile_seconds']:5.1f} s  {one['peak_memory_bytes'] / 2**20:6,.0f} MiB  {faster}"

@@ -69,10 +69,8 @@ def speed_table():
     lines += ["", row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
     start_up = told["start_up"]
     many = told["eight_seeds"]["ratio"]["median"]
-    commands = 8 * start_up["second_start_seconds"] / start_up["eight_seeds_seconds"]
     goals = [(f"{g['model']} {g['precision']} against {g['peer']}", g["wanted"], g["reached"]) for g in told["goals"]]
     goals.append(("eight seeds of the perceptron in one program against eight runs, images a second", 1.3, many))
-    goals.append(("eight seeds in one command against eight commands, quick start with kept programs", 1.3, commands))
     for goal, wanted, reached in goals:
         lines.append(row(goal, wanted, f"{reached:.2f}", "yes" if reached >= wanted else "no"))
     timed = json.loads((FOLDER / "benchmark" / "cpu_99.json").read_text())

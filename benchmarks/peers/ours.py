@@ -27,26 +27,29 @@ def main():
     if args.model == "perceptron":
         config = dataclasses.replace(config, hidden=(args.hidden,))
     images, labels = jax.device_put(load(args))
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        config = dataclasses.replace(config, micro_batch_size=0)  # it is for a CPU's caches
     parts = make_parts(config, 10, images.shape[1:], 1)
     keys = jax.vmap(jax.random.key)(np.arange(args.seeds))
     init, epoch = parts.init, functools.partial(train_epoch, parts.train_step, batch_size=args.batch_size)
     if args.seeds > 1:
-        state, epoch = jax.jit(jax.vmap(init))(keys), jax.vmap(epoch, in_axes=(0, None, None))
+        state, epoch = jax.jit(jax.vmap(init))(keys), jax.vmap(epoch, in_axes=(0, *[None] * 4))
     else:
         state = jax.jit(init)(keys[0])
-    device = jax.devices()[0]
+    steps = 0, -(-len(images) // args.batch_size)  # not known to the compiler, as in mnist_jax.runner
     score = jax.jit(functools.partial(evaluate, parts.eval_step, batch_size=args.batch_size))
     logits = jax.jit(functools.partial(predict, parts.model, batch_size=args.batch_size, dtype=parts.dtype))
 
     @functools.cache
     def compiled():
-        program = jax.jit(epoch, donate_argnums=0).lower(state, images, labels).compile()
+        program = jax.jit(epoch, donate_argnums=0).lower(state, images, labels, *steps).compile()
         refuse_what_does_not_fit(program, device, args.batch_size)
         return program
 
     def train():
         nonlocal state
-        state, per_step = compiled()(state, images, labels)
+        state, per_step = compiled()(state, images, labels, *steps)
         jax.block_until_ready((state, per_step))
 
     once = {

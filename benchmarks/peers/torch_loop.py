@@ -84,7 +84,7 @@ def main():
             return [net(a).float().cpu().numpy() for a in x.split(size)]
 
     once = {"train": train, "evaluate": evaluate, "predict": predict}[args.task]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    name = f"gpu {torch.cuda.get_device_name()}" if device.type == "cuda" else "cpu"
     measure(args, len(x), once, {"torch": torch.__version__}, name)
 
 
