@@ -223,8 +223,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
       rows: of `compare`.
 
     Returns:
-      For each goal whose contestants were measured (on a GPU, there, not on its CPU): what was wanted, what was
-      reached, and whether that is enough: the rounds' median ratio; for a peer of another precision, measured in another row, the ratio of medians.
+      For each goal whose contestants were measured (beside a GPU, not on the CPU): what was wanted, what was reached,
+      and whether that is enough: the rounds' median ratio; for a peer of another precision, measured in another row,
+      the ratio of medians.
     """
     told = {
         (row["model"], row["precision"], name): one

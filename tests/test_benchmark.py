@@ -57,6 +57,8 @@ def test_goals_are_judged_by_the_fastest_peer():
     rows[0]["contestants"]["ours"]["device"] = "gpu NVIDIA H100"
     rows.append(row("perceptron", "f32", ours=50, torch=2, torch_cuda_graphs=25))
     assert [goal["is_reached"] for goal in judge(rows)] == [True, False]
+    rows[-1]["contestants"]["torch"]["device"] = "cpu"
+    assert [goal["wanted"] for goal in judge(rows)] == [3.0], "PyTorch on a CPU says nothing of a GPU"
     assert judged[1.8]["reached"] == 1.5 and not judged[1.8]["is_reached"] and judged[1.8]["peer"] == "torch bf16"
 
 
