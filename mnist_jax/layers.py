@@ -183,7 +183,8 @@ def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], pad
       kernel: [h, w, C, F] float.
       strides: two steps, in pixels.
       padding: as lax.conv_general_dilated takes it.
-      **options: what else lax.conv_general_dilated takes; one that is not its default is left to it.
+      **options: what else nn.Conv gives lax.conv_general_dilated, in its order of axes; groups, dilations or a
+        precision that are not the defaults are left to it.
 
     Returns:
       [B, H', W', F].
