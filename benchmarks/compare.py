@@ -216,6 +216,22 @@ def seeds(data: pathlib.Path, rounds: int, epochs: int, count: int, limit: float
     return {"seeds": count, "rounds": speeds, "ratio": ratios(speeds, str(count), "1")}
 
 
+def platform(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Names where our own program ran.
+
+    Args:
+      rows: of `compare`.
+
+    Returns:
+      cpu, gpu or tpu, of the first row that has it; cpu where none has.
+
+    >>> platform([{"contestants": {}}, {"contestants": {"ours": {"device": "gpu NVIDIA H100"}}}])
+    'gpu'
+    """
+    devices = [row["contestants"][OURS].get("device", "cpu") for row in rows if OURS in row["contestants"]]
+    return devices[0].split()[0] if devices else "cpu"
+
+
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Holds rows against the goals.
 
@@ -233,13 +249,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if row["task"] == "train"
         for name, one in row["contestants"].items()
     }
-    is_gpu = any("gpu" in one.get("device", "") for (*_, name), one in told.items() if name == OURS)
+    is_gpu = platform(rows) == "gpu"
     judged = []
     for model, precision, peers, precisions, wanted in GPU_GOALS if is_gpu else GOALS:
         ours = told.get((model, precision, OURS))
-        theirs = [(model, p, peer) for peer in peers for p in precisions if (model, p, peer) in told]
-        if is_gpu:
-            theirs = [one for one in theirs if told[one].get("device") != "cpu"]
+        theirs = [
+            (model, p, peer)
+            for peer in peers
+            for p in precisions
+            if (model, p, peer) in told and not (is_gpu and told[model, p, peer].get("device") == "cpu")
+        ]
         if ours and {p for _, p, _ in theirs} == set(precisions):
             best = max(theirs, key=lambda one: told[one]["images_per_second"])
             if best[1] == precision:

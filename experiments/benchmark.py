@@ -100,16 +100,20 @@ def _print_row(told: dict) -> None:
     sys.stdout.flush()
 
 
+def _verdict(is_reached: bool) -> str:
+    return "reached" if is_reached else "not reached"
+
+
 def _told(told: dict) -> str:
     accuracy = told["test_accuracy"]
     line = (
         f"{told['seconds_a_seed']:.2f} s a seed, {told['seconds_of_a_process']:.1f} s a process, "
         f"test accuracy {100 * accuracy['mean']:.2f} % (n={accuracy['n']}), "
-        f"{'reached' if told['is_reached'] else 'not reached'}"
+        f"{_verdict(told['is_reached'])}"
     )
     if "wanted_seconds" in told:
         is_quick = told["is_reached"] and told["seconds_a_seed"] <= told["wanted_seconds"]
-        line += f"; goal: in {told['wanted_seconds']} s, {'reached' if is_quick else 'not reached'}"
+        line += f"; goal: in {told['wanted_seconds']} s, {_verdict(is_quick)}"
     return line
 
 
@@ -140,7 +144,7 @@ def main(values, rest: list[str]) -> None:
 
     import numpy as np
 
-    from benchmarks.compare import GPU_SEEDS_GOAL, SEEDS_GOAL, Row, compare, judge, seeds
+    from benchmarks.compare import GPU_SEEDS_GOAL, SEEDS_GOAL, Row, compare, judge, platform, seeds
     from benchmarks.growth import measure_growth
     from mnist_jax import plots
     from mnist_jax.data import load_dataset
@@ -187,8 +191,8 @@ def main(values, rest: list[str]) -> None:
                     )
                     _print_row(rows[-1])
         many = seeds(data["all"], values.rounds, values.epochs, 8, values.limit)
-        device = rows[0]["contestants"].get("ours", {}).get("device", "cpu")
-        targets = values.targets.split(",") if values.targets else () if device.startswith("cpu") else TARGETS
+        where = platform(rows)
+        targets = values.targets.split(",") if values.targets else () if where == "cpu" else TARGETS
         others = examples(data["all"], pythons, values.limit) if targets else []
         timed = [
             time_to(target, values.dataset, values.data_dir, values.target_seeds, folder, values.limit)
@@ -198,13 +202,12 @@ def main(values, rest: list[str]) -> None:
     for goal in goals:
         print(
             f"goal: {goal['model']} {goal['precision']}, {goal['wanted']} times {goal['peer']}: {goal['reached']:.2f}, "
-            f"{'reached' if goal['is_reached'] else 'not reached'}"
+            f"{_verdict(goal['is_reached'])}"
         )
     if many["ratio"]:
-        reached, wanted = many["ratio"]["median"], GPU_SEEDS_GOAL if device.startswith("gpu") else SEEDS_GOAL
+        reached, wanted = many["ratio"]["median"], GPU_SEEDS_GOAL if where == "gpu" else SEEDS_GOAL
         print(
-            f"goal: eight seeds in one program, {wanted} times eight runs: {reached:.2f}, "
-            f"{'reached' if reached >= wanted else 'not reached'}"
+            f"goal: eight seeds in one program, {wanted} times eight runs: {reached:.2f}, {_verdict(reached >= wanted)}"
         )
     for told in timed:
         print(f"to {told['target']} %: {told.get('failure') or _told(told)}")

@@ -48,7 +48,7 @@ def peak_memory() -> int:
     try:
         with open("/proc/self/status") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except OSError:
+    except (OSError, StopIteration):  # not Linux, or a sandbox that does not count it
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
