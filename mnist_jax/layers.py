@@ -1,8 +1,9 @@
-"""What models are made of: ACTIVATIONS and INITIALIZERS by their Keras names, convolution, max-pooling.
+"""What models are made of: ACTIVATIONS and INITIALIZERS by their Keras names, products, convolution, max-pooling.
 
 On a CPU, XLA's convolution is slow inside a loop (https://github.com/jax-ml/jax/issues/12868), and so is its gradient
 of max-pooling: here convolution is matrix products there, over patches or in Winograd's way, and max-pooling
-everywhere a maximum of slices.
+everywhere a maximum of slices. Where a network computes in bfloat16, its products take bfloat16 and give float32, in
+which all else is computed.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.random import threefry_2x32
 
 # https://keras.io/api/layers/activations/
@@ -65,6 +67,80 @@ INITIALIZERS = {
 }
 
 
+def by_kernel(inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any = None) -> tuple[Any, ...]:
+    """Lets the kernel say in which dtype a layer computes, for nn.Dense(promote_dtype=by_kernel) or nn.Conv.
+
+    Args:
+      inputs: float32, or of the kernel's dtype.
+      kernel: of any shape and float dtype.
+      bias: of any shape and float dtype.
+      dtype: not used.
+
+    Returns:
+      The three, the inputs in the kernel's dtype.
+    """
+    return inputs.astype(kernel.dtype), kernel, bias
+
+
+def _by_rows(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[m, k] @ [k, n] in float32, from operands that XLA is to lay out by rows: its CPU products of bfloat16 are fast
+    (twice float32's) only then, while it would rather have them lie transposed than copy them."""
+    a, b = (with_layout_constraint(x, Layout(major_to_minor=(0, 1))) for x in (a, b))
+    return lax.dot(a, b, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _narrow_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return _by_rows(a, b)
+
+
+def _narrow_product_backward(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, b = saved
+    slope = slope.astype(a.dtype)
+    return _by_rows(slope, b.T).astype(a.dtype), _by_rows(a.T, slope).astype(b.dtype)
+
+
+_narrow_product.defvjp(lambda a, b: (_by_rows(a, b), (a, b)), _narrow_product_backward)
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Multiplies matrices; bfloat16 ones into a float32 one, by the way that is fast where the program will run.
+
+    Args:
+      a: [m, k] float.
+      b: [k, n] float, of the same dtype.
+
+    Returns:
+      [m, n], float32 where they are bfloat16, and then with a reverse-mode derivative only.
+
+    Source: P. Micikevicius et al., Mixed precision training, 2018; https://docs.jax.dev/en/latest/jax.experimental.layout.html.
+
+    >>> product(jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 1), jnp.bfloat16))
+    Array([[3.],
+           [3.]], dtype=float32)
+    """
+    if a.dtype != jnp.bfloat16:
+        return a @ b
+    return lax.platform_dependent(a, b, cpu=_narrow_product, default=lambda a, b: (a @ b).astype(jnp.float32))
+
+
+def dense_product(inputs: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
+    """Multiplies by `product`, for nn.Dense(dot_general=dense_product).
+
+    Args:
+      inputs: [..., k] float.
+      kernel: [k, n] float.
+      dimension_numbers: of nn.Dense, which are always these.
+      precision: as lax.dot_general takes it; one that is not the default is left to it.
+
+    Returns:
+      [..., n], float32 where they are bfloat16.
+    """
+    if precision is not None:
+        return lax.dot_general(inputs, kernel, dimension_numbers, precision=precision)
+    return product(inputs.reshape(-1, inputs.shape[-1]), kernel).reshape(*inputs.shape[:-1], -1)
+
+
 def patches_convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> jax.Array:
     """Convolves by one matrix product: every patch of the image, as a row, times the kernel.
 
@@ -93,8 +169,8 @@ def patches_convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[i
         ],
         axis=-1,
     )
-    product = patches.reshape(-1, height * width * channels) @ kernel.reshape(-1, filters)
-    return product.reshape(len(image), rows, columns, filters)
+    flat = patches.reshape(-1, height * width * channels) @ kernel.reshape(-1, filters)
+    return flat.reshape(len(image), rows, columns, filters)
 
 
 def apart(image: jax.Array) -> list[jax.Array]:
@@ -152,7 +228,8 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
       padding: 'SAME', 'VALID' or ((top, bottom), (left, right)) in pixels.
 
     Returns:
-      [B, H', W', F], equal to lax.conv_general_dilated to rounding (1e-6 of the largest value in float32).
+      [B, H', W', F], equal to lax.conv_general_dilated to rounding (1e-6 of the largest value in float32); float32
+      where they are bfloat16.
 
     Source: A. Lavin and S. Gray, Fast algorithms for convolutional neural networks, 2015.
     """
@@ -160,16 +237,20 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
         padding = lax.padtype_to_pads(image.shape[1:3], (3, 3), (1, 1), padding)
     rows, columns = (size + sum(pads) - 2 for size, pads in zip(image.shape[1:3], padding, strict=True))
     tiles = [-(-size // 2) for size in (rows, columns)]
+    narrow, wide = image.dtype, jnp.promote_types(image.dtype, jnp.float32)
     even = [(low, high + size % 2) for (low, high), size in zip(padding, (rows, columns), strict=True)]
-    parts = apart(jnp.pad(image, ((0, 0), *even, (0, 0))))
+    parts = apart(jnp.pad(image.astype(wide), ((0, 0), *even, (0, 0))))
     pixels = [
         [parts[2 * (y % 2) + x % 2][:, y // 2 : y // 2 + tiles[0], x // 2 : x // 2 + tiles[1]] for x in range(4)]
         for y in range(4)
     ]
-    kernels = _transform(_KERNEL, kernel)
+    kernels = _transform(_KERNEL, kernel.astype(wide))
     shape = (len(image), *tiles, kernel.shape[3])
     products = [
-        [(tile.reshape(-1, kernel.shape[2]) @ kernels[a][b]).reshape(shape) for b, tile in enumerate(row)]
+        [
+            product(tile.reshape(-1, kernel.shape[2]).astype(narrow), kernels[a][b].astype(narrow)).reshape(shape)
+            for b, tile in enumerate(row)
+        ]
         for a, row in enumerate(_transform(_TILE, pixels))
     ]
     return together([part for row in _transform(_OUTPUT, products) for part in row])[:, :rows, :columns]
@@ -180,30 +261,32 @@ def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], pad
 
     Args:
       image: [B, H, W, C] float.
-      kernel: [h, w, C, F] float.
+      kernel: [h, w, C, F] float, of the same dtype.
       strides: two steps, in pixels.
       padding: as lax.conv_general_dilated takes it.
       **options: what else nn.Conv gives lax.conv_general_dilated, in its order of axes; groups, dilations or a
         precision that are not the defaults are left to it.
 
     Returns:
-      [B, H', W', F].
+      [B, H', W', F], float32 where they are narrower.
     """
+    wide = jnp.promote_types(image.dtype, jnp.float32)
     xla = functools.partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
     dilations = (*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ()))
     plain = image.ndim == 4 and options.get("feature_group_count", 1) == 1 and not any(d != 1 for d in dilations)
     if not plain or options.get("precision") is not None:
-        return xla(image, kernel)
+        return xla(image, kernel).astype(wide)
     enough = min(kernel.shape[2:]) >= 16  # channels and filters, for the products to outweigh the transforms
     is_small = enough and kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1)
 
     def products(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        wide = jnp.promote_types(image.dtype, jnp.float32)  # XLA's products of bfloat16 are slow there
         if is_small:
-            return winograd_convolution(image.astype(wide), kernel.astype(wide), padding).astype(image.dtype)
-        return patches_convolution(image.astype(wide), kernel.astype(wide), strides, padding).astype(image.dtype)
+            return winograd_convolution(image, kernel, padding).astype(wide)
+        return patches_convolution(image.astype(wide), kernel.astype(wide), strides, padding)
 
-    return lax.platform_dependent(image, kernel, cpu=products, default=xla)
+    return lax.platform_dependent(
+        image, kernel, cpu=products, default=lambda image, kernel: xla(image, kernel).astype(wide)
+    )
 
 
 def _quarters(image: jax.Array) -> list[jax.Array]:

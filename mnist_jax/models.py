@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, lookup
-from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, convolution, dropout, max_pool
+from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, by_kernel, convolution, dense_product, dropout, max_pool
 
 NORMS = ("none", "batch", "layer")
 CELLS = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
@@ -58,14 +58,20 @@ class Network(nn.Module):
     def convolve(self, x: jax.Array, filters: int, size: int, padding: str) -> jax.Array:
         """Convolves with square kernels, by the way that is fast on the platform."""
         layer = nn.Conv(
-            filters, (size, size), padding=padding, kernel_init=self.kernel_init, conv_general_dilated=convolution
+            filters,
+            (size, size),
+            padding=padding,
+            kernel_init=self.kernel_init,
+            conv_general_dilated=convolution,
+            promote_dtype=by_kernel,
         )
         return layer(x)
 
     @nn.nowrap
     def dense(self, x: jax.Array, units: int) -> jax.Array:
-        """A dense layer."""
-        return nn.Dense(units, kernel_init=self.kernel_init)(x)
+        """A dense layer, its product by the way that is fast on the platform."""
+        layer = nn.Dense(units, kernel_init=self.kernel_init, dot_general=dense_product, promote_dtype=by_kernel)
+        return layer(x)
 
 
 class Perceptron(Network):
@@ -207,7 +213,7 @@ class Embedding(Network):
         x = x + nn.Embed(rows * columns, self.width, name="positions")(jnp.arange(rows * columns))[None]
         for units in self.hidden:
             attention = nn.MultiHeadDotProductAttention(num_heads=4, kernel_init=self.kernel_init)
-            x = x + self.drop(attention(nn.LayerNorm()(x)), train)
+            x = x + self.drop(attention(nn.LayerNorm()(x).astype(image.dtype)), train)
             y = self.activate(self.dense(nn.LayerNorm()(x), units), train, mask)
             x = x + self.drop(self.dense(y, self.width), train)
         return self.dense(nn.LayerNorm()(x).mean(axis=1), self.classes)

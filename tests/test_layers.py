@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +8,20 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from mnist_jax.layers import convolution, dropout, max_pool, patches_convolution, winograd_convolution
+from mnist_jax.layers import (
+    by_kernel,
+    convolution,
+    dense_product,
+    dropout,
+    max_pool,
+    patches_convolution,
+    product,
+    winograd_convolution,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
+DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
 
 
 @pytest.mark.parametrize(
@@ -22,10 +34,9 @@ NHWC = ("NHWC", "HWIO", "NHWC")
         ((7, 8, 4), (3, 3), (1, 2), ((2, 0), (1, 3))),
     ],
 )
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)], ids=["f32", "bf16"])
-def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides, padding, dtype, tolerance):
+def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides, padding):
     ours = functools.partial(patches_convolution, strides=strides, padding=padding)
-    assert_is_convolution(ours, size, kernel, strides, padding, dtype, tolerance)
+    assert_is_convolution(ours, size, kernel, strides, padding, jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +50,21 @@ def test_patches_equal_xlas_convolution_and_its_gradients(size, kernel, strides,
         ((7, 8, 4), ((2, 0), (1, 3))),
     ],
 )
-def test_winograd_equals_xlas_convolution_and_its_gradients(size, padding):
+@DTYPES
+def test_winograd_equals_xlas_convolution_and_its_gradients(size, padding, dtype):
     ours = functools.partial(winograd_convolution, padding=padding)
-    assert_is_convolution(ours, size, (3, 3), (1, 1), padding, jnp.float32, 1e-5)
+    assert_is_convolution(ours, size, (3, 3), (1, 1), padding, dtype)
+
+
+@pytest.mark.parametrize("size", [(9, 10, 3), (9, 10, 16)], ids=["patches", "winograd"])
+@DTYPES
+def test_convolution_equals_xlas_and_its_gradients(size, dtype):
+    def ours(image, kernel):
+        got = convolution(image, kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+        assert got.dtype == jnp.float32
+        return got
+
+    assert_is_convolution(ours, size, (3, 3), (1, 1), "SAME", dtype, filters=16)
 
 
 def test_winograd_is_taken_by_wide_layers_and_maps_and_differentiates_forward():
@@ -58,20 +81,50 @@ def test_winograd_is_taken_by_wide_layers_and_maps_and_differentiates_forward():
         np.testing.assert_allclose(change, one, atol=1e-4)  # it is linear
 
 
-def assert_is_convolution(ours, size, kernel, strides, padding, dtype, tolerance):
+def assert_is_convolution(ours, size, kernel, strides, padding, dtype, filters=6):
     keys = jax.random.split(jax.random.key(0), 3)
     image = jax.random.normal(keys[0], (3, *size), dtype)
-    weight = jax.random.normal(keys[1], (*kernel, size[-1], 6), dtype)
+    weight = jax.random.normal(keys[1], (*kernel, size[-1], filters), dtype)
 
     def xla(image, weight):
         return lax.conv_general_dilated(image, weight, strides, padding, dimension_numbers=NHWC)
 
-    (wanted, pull), (got, pull_ours) = jax.vjp(xla, image, weight), jax.vjp(ours, image, weight)
+    assert_equal_with_gradients(ours, xla, image, weight)
+
+
+def assert_equal_with_gradients(ours, wanted, *arguments):
+    """Against `wanted` in float32, of the same arguments."""
+    got, pull = jax.vjp(ours, *arguments)
+    wanted, pull_wanted = jax.vjp(wanted, *(x.astype(jnp.float32) for x in arguments))
     assert got.shape == wanted.shape
-    slope = jax.random.normal(keys[2], wanted.shape, dtype)
-    for a, b in zip((got, *pull_ours(slope)), (wanted, *pull(slope)), strict=True):
-        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max()))
+    slope = jax.random.normal(jax.random.key(9), wanted.shape)
+    tolerance = TOLERANCE[arguments[0].dtype.name]
+    for a, b in zip((got, *pull(slope.astype(got.dtype))), (wanted, *pull_wanted(slope)), strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max()))
+
+
+@DTYPES
+def test_products_equal_xlas_and_their_gradients(dtype):
+    inputs, kernel = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((4, 5, 33), (33, 17)))
+    layer, plain = nn.Dense(17, dot_general=dense_product, promote_dtype=by_kernel), nn.Dense(17)
+    bias = jnp.arange(17, dtype=dtype)
+
+    def dense(layer, inputs, kernel, bias):
+        return layer.apply({"params": {"kernel": kernel, "bias": bias}}, inputs)
+
+    assert dense(layer, inputs.astype(jnp.float32), kernel, bias).dtype == jnp.float32
+    assert_equal_with_gradients(*(functools.partial(dense, one) for one in (layer, plain)), inputs, kernel, bias)
+    many = jax.jit(jax.vmap(product, in_axes=(0, None)))(inputs, kernel)
+    wanted = inputs.astype(jnp.float32) @ kernel.astype(jnp.float32)
+    np.testing.assert_allclose(many, wanted, rtol=1e-5, atol=1e-4, err_msg="sums are of float32")
+
+
+def test_products_of_bfloat16_lie_as_the_fast_kernels_need_them():
+    inputs, kernel = jnp.ones((8, 33), jnp.bfloat16), jnp.ones((33, 17), jnp.bfloat16)
+    gradient = jax.jit(jax.value_and_grad(lambda *pair: (product(*pair) ** 2).sum(), (0, 1)))
+    dots = re.findall(r" dot\(.*?_dims=.*?_dims=\S*", gradient.lower(inputs, kernel).compile().as_text())
+    assert len(dots) == 3
+    assert all("lhs_contracting_dims={1}, rhs_contracting_dims={0}" in dot for dot in dots), dots
 
 
 @pytest.mark.parametrize(
@@ -84,8 +137,9 @@ def test_linen_takes_it_for_its_own(options):
     np.testing.assert_allclose(ours.apply(variables, image), plain.apply(variables, image), rtol=1e-5, atol=1e-5)
 
 
-def test_no_choice_of_platform_is_left_when_the_program_runs():
-    image, weight = jnp.ones((2, 8, 8, 1)), jnp.ones((3, 3, 1, 4))
+@DTYPES
+def test_no_choice_of_platform_is_left_when_the_program_runs(dtype):
+    image, weight = jnp.ones((2, 8, 8, 16), dtype), jnp.ones((3, 3, 16, 16), dtype)
     compiled = (
         jax.jit(lambda *x: convolution(*x, (1, 1), "SAME", dimension_numbers=NHWC)).lower(image, weight).compile()
     )
