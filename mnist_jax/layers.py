@@ -238,6 +238,7 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
     rows, columns = (size + sum(pads) - 2 for size, pads in zip(image.shape[1:3], padding, strict=True))
     tiles = [-(-size // 2) for size in (rows, columns)]
     narrow, wide = image.dtype, jnp.promote_types(image.dtype, jnp.float32)
+    multiply = _narrow_product if narrow == jnp.bfloat16 else jnp.matmul
     even = [(low, high + size % 2) for (low, high), size in zip(padding, (rows, columns), strict=True)]
     parts = apart(jnp.pad(image.astype(wide), ((0, 0), *even, (0, 0))))
     pixels = [
@@ -248,7 +249,7 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
     shape = (len(image), *tiles, kernel.shape[3])
     products = [
         [
-            product(tile.reshape(-1, kernel.shape[2]).astype(narrow), kernels[a][b].astype(narrow)).reshape(shape)
+            multiply(tile.reshape(-1, kernel.shape[2]).astype(narrow), kernels[a][b].astype(narrow)).reshape(shape)
             for b, tile in enumerate(row)
         ]
         for a, row in enumerate(_transform(_TILE, pixels))
