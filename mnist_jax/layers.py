@@ -67,61 +67,72 @@ INITIALIZERS = {
 }
 
 
-def by_kernel(inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any = None) -> tuple[Any, ...]:
-    """Lets the kernel say in which dtype a layer computes, for nn.Dense(promote_dtype=by_kernel) or nn.Conv.
+def unpromoted(inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Any = None) -> tuple[Any, ...]:
+    """Leaves dtypes as they are, for nn.Dense(promote_dtype=unpromoted): the kernel's says how a layer multiplies.
 
     Args:
-      inputs: float32, or of the kernel's dtype.
-      kernel: of any shape and float dtype.
-      bias: of any shape and float dtype.
+      inputs: of any shape and float dtype.
+      kernel: the same.
+      bias: the same.
       dtype: not used.
 
     Returns:
-      The three, the inputs in the kernel's dtype.
+      The three.
     """
-    return inputs.astype(kernel.dtype), kernel, bias
+    return inputs, kernel, bias
 
 
 def _by_rows(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[m, k] @ [k, n] in float32, from operands that XLA is to lay out by rows: its CPU products of bfloat16 are fast
-    (twice float32's) only then, while it would rather have them lie transposed than copy them."""
-    a, b = (with_layout_constraint(x, Layout(major_to_minor=(0, 1))) for x in (a, b))
-    return lax.dot(a, b, preferred_element_type=jnp.float32)
+    """[m, k] @ [k, n], rounded to bfloat16 and laid out by rows: XLA's CPU kernels are fast (twice float32's) only so,
+    while it would rather leave an operand transposed than copy it."""
+    narrow = (with_layout_constraint(x.astype(jnp.bfloat16), Layout(major_to_minor=(0, 1))) for x in (a, b))
+    return lax.dot(*narrow, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
 def _narrow_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[m, k] @ [k, n] of float32, in products of bfloat16 summed in float32; so is its gradient."""
     return _by_rows(a, b)
+
+
+def _narrow_product_forward(a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return _by_rows(a, b), (a, b)
 
 
 def _narrow_product_backward(saved: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
     a, b = saved
-    slope = slope.astype(a.dtype)
-    return _by_rows(slope, b.T).astype(a.dtype), _by_rows(a.T, slope).astype(b.dtype)
+    return _by_rows(slope, b.T), _by_rows(a.T, slope)
 
 
-_narrow_product.defvjp(lambda a, b: (_by_rows(a, b), (a, b)), _narrow_product_backward)
+_narrow_product.defvjp(_narrow_product_forward, _narrow_product_backward)
 
 
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Multiplies matrices; bfloat16 ones into a float32 one, by the way that is fast where the program will run.
+    """Multiplies matrices; by a bfloat16 one into float32, by the way that is fast where the program will run.
 
     Args:
       a: [m, k] float.
-      b: [k, n] float, of the same dtype.
+      b: [k, n] float.
 
     Returns:
-      [m, n], float32 where they are bfloat16, and then with a reverse-mode derivative only.
+      [m, n], float32 where b is bfloat16, and then with a derivative in reverse mode only.
 
-    Source: P. Micikevicius et al., Mixed precision training, 2018; https://docs.jax.dev/en/latest/jax.experimental.layout.html.
+    Source: P. Micikevicius et al., Mixed precision training, 2018.
 
-    >>> product(jnp.ones((2, 3), jnp.bfloat16), jnp.ones((3, 1), jnp.bfloat16))
-    Array([[3.],
-           [3.]], dtype=float32)
+    >>> product(jnp.ones((2, 3)), jnp.ones((3, 1), jnp.bfloat16)).dtype
+    dtype('float32')
     """
-    if a.dtype != jnp.bfloat16:
+    if b.dtype != jnp.bfloat16:
         return a @ b
-    return lax.platform_dependent(a, b, cpu=_narrow_product, default=lambda a, b: (a @ b).astype(jnp.float32))
+
+    def by_rows(a: jax.Array, b: jax.Array) -> jax.Array:
+        return _narrow_product(a.astype(jnp.float32), b.astype(jnp.float32))
+
+    def by_xla(a: jax.Array, b: jax.Array) -> jax.Array:
+        return (a.astype(b.dtype) @ b).astype(jnp.float32)
+
+    return lax.platform_dependent(a, b, cpu=by_rows, default=by_xla)
 
 
 def dense_product(inputs: jax.Array, kernel: jax.Array, dimension_numbers: Any, precision: Any = None) -> jax.Array:
@@ -134,7 +145,7 @@ def dense_product(inputs: jax.Array, kernel: jax.Array, dimension_numbers: Any, 
       precision: as lax.dot_general takes it; one that is not the default is left to it.
 
     Returns:
-      [..., n], float32 where they are bfloat16.
+      [..., n], float32 where the kernel is bfloat16.
     """
     if precision is not None:
         return lax.dot_general(inputs, kernel, dimension_numbers, precision=precision)
@@ -229,7 +240,7 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
 
     Returns:
       [B, H', W', F], equal to lax.conv_general_dilated to rounding (1e-6 of the largest value in float32); float32
-      where they are bfloat16.
+      where the kernel is bfloat16.
 
     Source: A. Lavin and S. Gray, Fast algorithms for convolutional neural networks, 2015.
     """
@@ -237,8 +248,8 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
         padding = lax.padtype_to_pads(image.shape[1:3], (3, 3), (1, 1), padding)
     rows, columns = (size + sum(pads) - 2 for size, pads in zip(image.shape[1:3], padding, strict=True))
     tiles = [-(-size // 2) for size in (rows, columns)]
-    narrow, wide = image.dtype, jnp.promote_types(image.dtype, jnp.float32)
-    multiply = _narrow_product if narrow == jnp.bfloat16 else jnp.matmul
+    multiply = _narrow_product if kernel.dtype == jnp.bfloat16 else jnp.matmul
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
     even = [(low, high + size % 2) for (low, high), size in zip(padding, (rows, columns), strict=True)]
     parts = apart(jnp.pad(image.astype(wide), ((0, 0), *even, (0, 0))))
     pixels = [
@@ -248,10 +259,7 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
     kernels = _transform(_KERNEL, kernel.astype(wide))
     shape = (len(image), *tiles, kernel.shape[3])
     products = [
-        [
-            multiply(tile.reshape(-1, kernel.shape[2]).astype(narrow), kernels[a][b].astype(narrow)).reshape(shape)
-            for b, tile in enumerate(row)
-        ]
+        [multiply(tile.reshape(-1, kernel.shape[2]), kernels[a][b]).reshape(shape) for b, tile in enumerate(row)]
         for a, row in enumerate(_transform(_TILE, pixels))
     ]
     return together([part for row in _transform(_OUTPUT, products) for part in row])[:, :rows, :columns]
@@ -262,32 +270,34 @@ def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], pad
 
     Args:
       image: [B, H, W, C] float.
-      kernel: [h, w, C, F] float, of the same dtype.
+      kernel: [h, w, C, F] float; its dtype says in which to multiply.
       strides: two steps, in pixels.
       padding: as lax.conv_general_dilated takes it.
       **options: what else nn.Conv gives lax.conv_general_dilated, in its order of axes; groups, dilations or a
         precision that are not the defaults are left to it.
 
     Returns:
-      [B, H', W', F], float32 where they are narrower.
+      [B, H', W', F], float32 where the kernel is narrower.
     """
-    wide = jnp.promote_types(image.dtype, jnp.float32)
-    xla = functools.partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+
+    def by_xla(image: jax.Array, kernel: jax.Array) -> jax.Array:
+        image = image.astype(kernel.dtype)
+        return lax.conv_general_dilated(image, kernel, strides, padding, **options).astype(wide)
+
     dilations = (*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ()))
     plain = image.ndim == 4 and options.get("feature_group_count", 1) == 1 and not any(d != 1 for d in dilations)
     if not plain or options.get("precision") is not None:
-        return xla(image, kernel).astype(wide)
+        return by_xla(image, kernel)
     enough = min(kernel.shape[2:]) >= 16  # channels and filters, for the products to outweigh the transforms
     is_small = enough and kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1)
 
-    def products(image: jax.Array, kernel: jax.Array) -> jax.Array:
+    def by_products(image: jax.Array, kernel: jax.Array) -> jax.Array:
         if is_small:
-            return winograd_convolution(image, kernel, padding).astype(wide)
+            return winograd_convolution(image, kernel, padding)
         return patches_convolution(image.astype(wide), kernel.astype(wide), strides, padding)
 
-    return lax.platform_dependent(
-        image, kernel, cpu=products, default=lambda image, kernel: xla(image, kernel).astype(wide)
-    )
+    return lax.platform_dependent(image, kernel, cpu=by_products, default=by_xla)
 
 
 def _quarters(image: jax.Array) -> list[jax.Array]:

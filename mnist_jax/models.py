@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, lookup
-from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, by_kernel, convolution, dense_product, dropout, max_pool
+from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, convolution, dense_product, dropout, max_pool, unpromoted
 
 NORMS = ("none", "batch", "layer")
 CELLS = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
@@ -63,14 +63,14 @@ class Network(nn.Module):
             padding=padding,
             kernel_init=self.kernel_init,
             conv_general_dilated=convolution,
-            promote_dtype=by_kernel,
+            promote_dtype=unpromoted,
         )
         return layer(x)
 
     @nn.nowrap
     def dense(self, x: jax.Array, units: int) -> jax.Array:
         """A dense layer, its product by the way that is fast on the platform."""
-        layer = nn.Dense(units, kernel_init=self.kernel_init, dot_general=dense_product, promote_dtype=by_kernel)
+        layer = nn.Dense(units, kernel_init=self.kernel_init, dot_general=dense_product, promote_dtype=unpromoted)
         return layer(x)
 
 

@@ -9,13 +9,13 @@ from flax import linen as nn
 from jax import lax
 
 from mnist_jax.layers import (
-    by_kernel,
     convolution,
     dense_product,
     dropout,
     max_pool,
     patches_convolution,
     product,
+    unpromoted,
     winograd_convolution,
 )
 
@@ -106,7 +106,7 @@ def assert_equal_with_gradients(ours, wanted, *arguments):
 @DTYPES
 def test_products_equal_xlas_and_their_gradients(dtype):
     inputs, kernel = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((4, 5, 33), (33, 17)))
-    layer, plain = nn.Dense(17, dot_general=dense_product, promote_dtype=by_kernel), nn.Dense(17)
+    layer, plain = nn.Dense(17, dot_general=dense_product, promote_dtype=unpromoted), nn.Dense(17)
     bias = jnp.arange(17, dtype=dtype)
 
     def dense(layer, inputs, kernel, bias):
