@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform as python_platform
 import statistics
 import subprocess
 import sys
@@ -38,23 +39,8 @@ PRODUCTS = {
         (1, 7 * 7 * 128 * 10),
     ],
 }
-# PROTOCOL.md's goals: (model, precision, peers of which the fastest counts, their precisions, wanted ratio)
 TORCH = ("torch", "torch_channels_last", "torch_compile", "torch_cuda_graphs")
-GOALS = [
-    ("perceptron", "f32", ("torch",), ("f32",), 1.5),
-    ("perceptron", "f32", ("keras_tf", "keras_jax"), ("f32",), 1.9),
-    ("perceptron", "bf16", ("torch",), ("bf16",), 1.3),
-    ("cnn", "f32", ("torch",), ("f32",), 2.5),
-    ("cnn", "f32", ("keras_tf", "keras_jax"), ("f32",), 2.5),
-    ("cnn", "f32", TORCH, ("f32", "bf16"), 1.8),
-    ("deep_cnn", "f32", TORCH, ("f32",), 1.0),
-    ("deep_cnn", "bf16", TORCH, ("bf16",), 1.0),
-]
-GPU_GOALS = [
-    ("perceptron", "f32", ("torch",), ("f32",), 20.0),
-    ("perceptron", "f32", ("torch_cuda_graphs",), ("f32",), 3.0),
-]
-SEEDS_GOAL, GPU_SEEDS_GOAL = 1.3, 6.0
+KERAS = ("keras_tf", "keras_jax")
 
 
 class Row(NamedTuple):
@@ -63,6 +49,22 @@ class Row(NamedTuple):
     model: str
     precision: str
     task: str
+    batch_size: int = 0  # images a step; 0 for the recipe's, or 1000 where nothing is trained
+
+
+def batch_size_of(row: Row) -> int:
+    """Says how many images a step takes.
+
+    Args:
+      row: of a comparison.
+
+    Returns:
+      Its own number, or the recipe's.
+
+    >>> batch_size_of(Row("deep_cnn", "f32", "train")), batch_size_of(Row("cnn", "f32", "predict"))
+    (128, 1000)
+    """
+    return row.batch_size or (BATCH[row.model] if row.task == "train" else 1000)
 
 
 def operations(model: str, task: str) -> int:
@@ -116,8 +118,10 @@ def run(program: str, python: str, words: Sequence[str], environment: Mapping[st
     Returns:
       What it measured, or a line that says why there is nothing.
     """
-    place = {**os.environ, **environment}
-    place["PYTHONPATH"] = os.pathsep.join([str(PEERS.parents[1])] if program in ("ours.py", "matrix.py") else [])
+    place = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **environment}
+    paths = [str(PEERS.parents[1])] if program == "ours.py" else []
+    ours = [os.environ["PYTHONPATH"]] if python == sys.executable and "PYTHONPATH" in os.environ else []
+    place["PYTHONPATH"] = os.pathsep.join(paths + ours)
     try:
         told = subprocess.run(
             [python, str(PEERS / program), *words], capture_output=True, text=True, timeout=limit, env=place
@@ -134,7 +138,7 @@ def run(program: str, python: str, words: Sequence[str], environment: Mapping[st
 
 
 def compare(
-    row: Row, data: pathlib.Path, pythons: Mapping[str, str], rounds: int, epochs: int, batch_size: int, limit: float
+    row: Row, data: pathlib.Path, pythons: Mapping[str, str], rounds: int, epochs: int, limit: float
 ) -> dict[str, Any]:
     """Measures one row: the machine's matrix rate, then each contestant in turn, as often as said.
 
@@ -144,13 +148,12 @@ def compare(
       pythons: from a contestant's name to its interpreter; only these take part.
       rounds: how often each is run.
       epochs: timed passes over the data a run.
-      batch_size: images a step; 0 for the recipe's.
       limit: seconds that one run may take.
 
     Returns:
       Facts and figures, of JSON's types.
     """
-    batch = batch_size or (BATCH[row.model] if row.task == "train" else 1000)
+    batch = batch_size_of(row)
     words = [f"--model={row.model}", f"--precision={row.precision}", f"--task={row.task}", f"--data={data}"]
     words += [f"--batch_size={batch}", f"--epochs={epochs}"]
     rates, speeds, facts, failures = [], [], {}, {}
@@ -205,15 +208,29 @@ def seeds(data: pathlib.Path, rounds: int, epochs: int, count: int, limit: float
       limit: seconds that one run may take.
 
     Returns:
-      The ratio of images a second, with its spread: each counts every seed's images.
+      The ratio of images a second, with its spread, each counting every seed's images; and why runs failed.
     """
     words = ["--model=perceptron", f"--batch_size={BATCH['perceptron']}", f"--epochs={epochs}", f"--data={data}"]
-    speeds = []
+    speeds, failures = [], []
     for _ in range(rounds):
         told = {str(n): run("ours.py", sys.executable, [*words, f"--seeds={n}"], {}, limit) for n in (count, 1)}
-        if not any(isinstance(one, str) for one in told.values()):
+        failures += [f"{n} seeds: {one}" for n, one in told.items() if isinstance(one, str)]
+        if not failures:
             speeds.append({name: statistics.median(one["images_per_second"]) for name, one in told.items()})
-    return {"seeds": count, "rounds": speeds, "ratio": ratios(speeds, str(count), "1")}
+    return {"seeds": count, "rounds": speeds, "ratio": ratios(speeds, str(count), "1"), "failures": failures}
+
+
+def cpu() -> str:
+    """Names the processor.
+
+    Returns:
+      Its model, or its architecture where that is not told.
+    """
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return python_platform.processor() or python_platform.machine()
 
 
 def platform(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -230,41 +247,3 @@ def platform(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     devices = [row["contestants"][OURS].get("device", "cpu") for row in rows if OURS in row["contestants"]]
     return devices[0].split()[0] if devices else "cpu"
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Holds rows against the goals.
-
-    Args:
-      rows: of `compare`.
-
-    Returns:
-      For each goal whose contestants were measured (beside a GPU, not on the CPU): what was wanted, what was reached,
-      and whether that is enough: the rounds' median ratio; for a peer of another precision, measured in another row,
-      the ratio of medians.
-    """
-    told = {
-        (row["model"], row["precision"], name): one
-        for row in rows
-        if row["task"] == "train"
-        for name, one in row["contestants"].items()
-    }
-    is_gpu = platform(rows) == "gpu"
-    judged = []
-    for model, precision, peers, precisions, wanted in GPU_GOALS if is_gpu else GOALS:
-        ours = told.get((model, precision, OURS))
-        theirs = [
-            (model, p, peer)
-            for peer in peers
-            for p in precisions
-            if (model, p, peer) in told and not (is_gpu and told[model, p, peer].get("device") == "cpu")
-        ]
-        if ours and {p for _, p, _ in theirs} == set(precisions):
-            best = max(theirs, key=lambda one: told[one]["images_per_second"])
-            if best[1] == precision:
-                reached = told[best]["ours_is_faster_by"]["median"]
-            else:
-                reached = ours["images_per_second"] / told[best]["images_per_second"]
-            goal = {"model": model, "precision": precision, "peer": f"{best[2]} {best[1]}", "wanted": wanted}
-            judged.append(goal | {"reached": reached, "is_reached": reached >= wanted})
-    return judged

@@ -2,18 +2,16 @@
 
 python -m experiments.benchmark --dataset=mnist --peers_python=torch=TORCH/bin/python,keras_tf=KERAS/bin/python
 
-Writes benchmark.json and speed.png; with --growth, growth.json and growth.png instead.
+Writes benchmark.json, after each measurement what there is, and speed.png; with --growth, growth.json and growth.png
+instead.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 
 from experiments import flags
 from mnist_jax.config import choice
@@ -30,20 +28,22 @@ class Choices:
     models: str = choice("softmax,perceptron,cnn,deep_cnn", "which networks")
     precisions: str = choice("f32,bf16", "f32, bf16 or both")
     tasks: str = choice("train", "train, evaluate, predict or several")
+    batch_sizes: str = choice("0", "images a step, one or several; 0: the recipe's, or 1000 where nothing is trained")
     peers_python: str = choice("", "PEER=PYTHON,...: torch (all its variants), keras_tf, keras_jax")
-    batch_size: int = choice(0, "images a step; 0 for the recipe's")
     images: int = choice(0, "images an epoch, the first ones; 0 for all")
     deep_images: int = choice(0, "the same for deep_cnn; 0 for as many as --images")
     epochs: int = choice(3, "timed epochs a process, after one that is not")
     rounds: int = choice(5, "how often each contestant is run")
     limit: float = choice(600.0, "seconds that one process may take")
-    targets: str = choice("", "test accuracies to time to; empty: 99.0,99.5,99.7 on an accelerator, none on a CPU")
+    targets: str = choice(
+        "", "test accuracies to time to; empty: none on a CPU, and on an accelerator 99.0,99.5,99.7 of standard MNIST"
+    )
     target_seeds: int = choice(5, "seeds of each of them")
     growth: bool = choice(False, "measure how cost grows, not speed beside others")
     workdir: str = choice("benchmark", "folder for the results")
 
 
-QUICK_START = ("--dataset=mnist5k",)  # the README's
+PLACES = ("dataset", "data_dir", "peers_python", "workdir")  # where things are: not among a result's flags
 
 
 def _pythons(words: str) -> dict[str, str]:
@@ -57,29 +57,6 @@ def _pythons(words: str) -> dict[str, str]:
             raise ConfigError(f"--peers_python={word}: must be PEER=PYTHON, an interpreter that has {name}")
         pythons |= dict.fromkeys(TORCH if name == "torch" else (name,), python)
     return pythons
-
-
-def _start_up() -> dict[str, float]:
-    """Processor seconds of --help; wall seconds of the quick start: first, with kept programs, and for 8 seeds."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    program = [sys.executable, "-m", "experiments.perceptron"]
-    subprocess.run([*program, "--help"], check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = {"help_processor_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
-    with tempfile.TemporaryDirectory() as folder:
-        place = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
-        for name, seeds in {"quick_start": 1, "second_start": 1, "eight_seeds": 8}.items():
-            start = time.perf_counter()
-            words = [*program, *QUICK_START, f"--num_seeds={seeds}", f"--workdir={folder}/{name}"]
-            subprocess.run(words, check=True, capture_output=True, env=place)
-            wall = time.perf_counter() - start
-            phases = json.loads(pathlib.Path(folder, name, "result.json").read_text())["seconds"]
-            told[f"{name}_seconds"] = wall
-            told[f"{name}_phases"] = {
-                "import and exit": wall - phases["total"],
-                **{phase: phases[phase] for phase in ("load", "compile", "train")},
-            }
-    return told
 
 
 def _print_row(told: dict) -> None:
@@ -100,21 +77,29 @@ def _print_row(told: dict) -> None:
     sys.stdout.flush()
 
 
-def _verdict(is_reached: bool) -> str:
-    return "reached" if is_reached else "not reached"
-
-
-def _told(told: dict) -> str:
+def _print_target(told: dict) -> None:
+    if "failure" in told:
+        print(f"to {told['target']} %: {told['failure']}")
+        return
     accuracy = told["test_accuracy"]
-    line = (
-        f"{told['seconds_a_seed']:.2f} s a seed, {told['seconds_of_a_process']:.1f} s a process, "
-        f"test accuracy {100 * accuracy['mean']:.2f} % (n={accuracy['n']}), "
-        f"{_verdict(told['is_reached'])}"
+    print(
+        f"to {told['target']} %: {told['seconds_a_seed']:.2f} s a seed, {told['seconds_of_a_process']:.1f} s a "
+        f"process, test accuracy {100 * accuracy['mean']:.2f} % (n={accuracy['n']})"
     )
-    if "wanted_seconds" in told:
-        is_quick = told["is_reached"] and told["seconds_a_seed"] <= told["wanted_seconds"]
-        line += f"; goal: in {told['wanted_seconds']} s, {_verdict(is_quick)}"
-    return line
+
+
+def _print_start_up(told: dict) -> None:
+    for name, seconds in told.items():
+        phases = seconds if isinstance(seconds, dict) else {"": seconds}
+        words = (f"{phase} {one if isinstance(one, str) else format(one, '.2f')}" for phase, one in phases.items())
+        print(f"{name}: " + ", ".join(word.strip() for word in words))
+
+
+def _print_goal(told: dict) -> None:
+    unit = " s" if told["unit"] == "s" else " times"
+    reached = "not measured" if told["reached"] is None else f"{told['reached']:.2f}{unit}"
+    verdict = {None: "", True: ", reached", False: ", not reached"}[told["is_reached"]]
+    print(f"goal: {told['goal']}, {told['wanted']:g}{unit}: {reached}{verdict}")
 
 
 def main(values, rest: list[str]) -> None:
@@ -126,16 +111,11 @@ def main(values, rest: list[str]) -> None:
     }.items():
         for word in values[name].value.split(","):
             lookup(dict.fromkeys(known), name, word)
-    for name, least in {
-        "epochs": 1,
-        "rounds": 1,
-        "target_seeds": 1,
-        "batch_size": 0,
-        "images": 0,
-        "deep_images": 0,
-    }.items():
+    for name, least in {"epochs": 1, "rounds": 1, "target_seeds": 1, "images": 0, "deep_images": 0}.items():
         if values[name].value < least:
             raise ConfigError(f"--{name}={values[name].value}: must be at least {least}")
+    if not all(word.isdecimal() for word in values.batch_sizes.split(",")):
+        raise ConfigError(f"--batch_sizes={values.batch_sizes}: must be numbers between commas, such as 32,200")
     pythons = _pythons(values.peers_python)
     from benchmarks.targets import TARGETS, examples, time_to
 
@@ -144,89 +124,82 @@ def main(values, rest: list[str]) -> None:
 
     import numpy as np
 
-    from benchmarks.compare import GPU_SEEDS_GOAL, SEEDS_GOAL, Row, compare, judge, platform, seeds
+    from benchmarks.compare import Row, batch_size_of, compare, cpu, platform, seeds
+    from benchmarks.goals import judge
     from benchmarks.growth import measure_growth
+    from benchmarks.start_up import start_up
     from mnist_jax import plots
     from mnist_jax.data import load_dataset
     from mnist_jax.files import write_json
     from mnist_jax.report import commit, versions
 
     dataset = load_dataset(values.dataset, values.data_dir)
+    counts = {"all": values.images, "deep_cnn": values.deep_images or values.images}
+    counts = {name: min(count or 60_000, len(dataset.train_images)) for name, count in counts.items()}
+    rows = [
+        Row(model, precision, task, int(batch_size))
+        for task in values.tasks.split(",")
+        for model in values.models.split(",")
+        for precision in values.precisions.split(",")
+        for batch_size in values.batch_sizes.split(",")
+    ]
+    for row in rows:
+        count = counts.get(row.model, counts["all"])
+        if row.task == "train" and batch_size_of(row) > count:
+            raise ConfigError(f"--images={count}: fewer than a batch of {batch_size_of(row)} for {row.model}")
     workdir = expanded(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    facts = {
+    result = {
         "dataset": dataset.name,
+        "flags": {one.name: values[one.name].value for one in dataclasses.fields(Choices) if one.name not in PLACES},
         "versions": versions(),
         "commit": commit(),
+        "cpu": cpu(),
         "cpu_count": os.cpu_count(),
         "load_average_before": os.getloadavg(),
+        "rows": [],
     }
+
+    def keep(**more) -> None:
+        result.update(more)
+        write_json(workdir / "benchmark.json", result)
+
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         if values.growth:
             told = measure_growth(dataset.train_images, dataset.train_labels, folder, values.epochs, values.limit)
-            write_json(workdir / "growth.json", facts | {"axes": told})
+            del result["rows"]
+            write_json(workdir / "growth.json", result | {"axes": told})
             plots.save(plots.growth(told), workdir / "growth.png")
             print(json.dumps(told, indent=2))
             return
-        rows = []
-        data = {}
-        for name, count in {"all": values.images, "deep_cnn": values.deep_images or values.images}.items():
-            data[name] = folder / f"{name}.npz"
-            count = count or len(dataset.train_images)
-            np.savez(data[name], images=dataset.train_images[:count], labels=dataset.train_labels[:count])
-        for task in values.tasks.split(","):
-            for model in values.models.split(","):
-                for precision in values.precisions.split(","):
-                    rows.append(
-                        compare(
-                            Row(model, precision, task),
-                            data.get(model, data["all"]),
-                            pythons,
-                            values.rounds,
-                            values.epochs,
-                            values.batch_size,
-                            values.limit,
-                        )
-                    )
-                    _print_row(rows[-1])
-        many = seeds(data["all"], values.rounds, values.epochs, 8, values.limit)
-        where = platform(rows)
-        targets = values.targets.split(",") if values.targets else () if where == "cpu" else TARGETS
-        others = examples(data["all"], pythons, values.limit) if targets else []
-        timed = [
-            time_to(target, values.dataset, values.data_dir, values.target_seeds, folder, values.limit)
-            for target in targets
-        ]
-    goals = judge(rows)
-    for goal in goals:
-        print(
-            f"goal: {goal['model']} {goal['precision']}, {goal['wanted']} times {goal['peer']}: {goal['reached']:.2f}, "
-            f"{_verdict(goal['is_reached'])}"
-        )
-    if many["ratio"]:
-        reached, wanted = many["ratio"]["median"], GPU_SEEDS_GOAL if where == "gpu" else SEEDS_GOAL
-        print(
-            f"goal: eight seeds in one program, {wanted} times eight runs: {reached:.2f}, {_verdict(reached >= wanted)}"
-        )
-    for told in timed:
-        print(f"to {told['target']} %: {told.get('failure') or _told(told)}")
-    for told in others:
+        data = {name: folder / f"{name}.npz" for name in counts}
+        for name, path in data.items():
+            np.savez(path, images=dataset.train_images[: counts[name]], labels=dataset.train_labels[: counts[name]])
+        for row in rows:
+            path = data.get(row.model, data["all"])
+            result["rows"].append(compare(row, path, pythons, values.rounds, values.epochs, values.limit))
+            keep()
+            _print_row(result["rows"][-1])
+        keep(eight_seeds=seeds(data["all"], values.rounds, values.epochs, 8, values.limit))
+        is_standard = len(dataset.train_images) == 60_000 and len(dataset.test_images) == 10_000
+        default = () if platform(result["rows"]) == "cpu" or not is_standard else TARGETS
+        targets = values.targets.split(",") if values.targets else default
+        keep(examples=examples(data["all"], pythons, values.limit) if targets else [], targets=[])
+        for target in targets:
+            told = time_to(target, values.dataset, values.data_dir, values.target_seeds, folder, values.limit)
+            _print_target(told)
+            keep(targets=[*result["targets"], told])
+        keep(start_up=start_up(values.limit))
+    _print_start_up(result["start_up"])
+    for why in result["eight_seeds"]["failures"]:
+        print(f"eight seeds: {why}")
+    for told in result["examples"]:
         print(f"{told['source']}: {told.get('failure') or format(told['seconds'], '.0f') + ' s to its end'}")
-    start_up = _start_up()
-    for name, seconds in start_up.items():
-        phases = seconds if isinstance(seconds, dict) else {"": seconds}
-        print(f"{name}: " + ", ".join(f"{phase} {one:.2f}".strip() for phase, one in phases.items()))
-    result = {
-        "rows": rows,
-        "goals": goals,
-        "eight_seeds": many,
-        "targets": timed,
-        "examples": others,
-        "start_up": start_up,
-    }
-    write_json(workdir / "benchmark.json", facts | result | {"load_average_after": os.getloadavg()})
-    plots.save(plots.speeds(rows), workdir / "speed.png")
+    keep(goals=judge(result), load_average_after=os.getloadavg())
+    for told in result["goals"]:
+        _print_goal(told)
+    plots.save(plots.speeds(result["rows"]), workdir / "speed.png")
     print(f"Results: {workdir}")
 
 

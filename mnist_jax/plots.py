@@ -299,13 +299,16 @@ def speeds(rows: Sequence[dict[str, Any]]) -> Any:
     Returns:
       A Figure.
     """
-    figure = _figure(3.2 * len(rows), 3.6)
-    for axes, row in zip(figure.subplots(1, len(rows), squeeze=False).flat, rows, strict=True):
+    columns = min(len(rows), 6)
+    lines = -(-len(rows) // columns)
+    figure = _figure(3.2 * columns, 3.6 * lines)
+    for number, row in enumerate(rows):
+        axes = figure.add_subplot(lines, columns, number + 1)
         names = list(row["contestants"])
         heights = [row["contestants"][name]["images_per_second"] for name in names]
         axes.bar(names, heights, color=["tab:orange" if name == "ours" else "tab:blue" for name in names])
         axes.axhline(row["floor_images_per_second"], color="black", linestyle=":", label="floor")
-        axes.set_title(f"{row['model']} {row['precision']} {row['task']}", fontsize=9)
+        axes.set_title(f"{row['model']} {row['precision']} {row['task']}, batch {row['batch_size']}", fontsize=9)
         axes.set_ylabel("images/s")
         axes.tick_params(axis="x", rotation=60)
         axes.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""What a run is to the machine: it locks its folder, and leaves in order when it is told to."""
+"""What a run is to the machine: it locks its folder, finds memory free, and leaves in order when it is told to."""
 
 import contextlib
 import fcntl
@@ -89,3 +89,22 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
         listener.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def free_memory(group: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still take: the machine's, or what a container's limit leaves of them.
+
+    Args:
+      group: of the control group, version 2.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        limit, used, facts = ((group / f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+        given_back = dict(line.split() for line in facts.splitlines())["inactive_file"]  # at need: cached files
+        return min(free, int(limit) - int(used) + int(given_back))
+    except (OSError, ValueError, KeyError):  # no such group, or no limit
+        return free

@@ -24,7 +24,7 @@ from mnist_jax.errors import ConfigError, DataError, lookup
 from mnist_jax.files import expanded, read_json, write_json
 from mnist_jax.models import tabulate
 from mnist_jax.plots import save_pictures
-from mnist_jax.process import LOCK, deferred_signals, locked
+from mnist_jax.process import LOCK, deferred_signals, free_memory, locked
 from mnist_jax.report import commit, summarize, versions
 from mnist_jax.train import Parts, check, evaluate, make_parts, predict, train_epoch
 from mnist_jax.trainer import Trainer
@@ -109,11 +109,10 @@ def refuse_what_does_not_fit(program: jax.stages.Compiled, device: jax.Device, b
     Raises:
       ConfigError: it needs more.
     """
-    import psutil
-
     needs, known = program.memory_analysis(), device.memory_stats()
-    free = known["bytes_limit"] - known["bytes_in_use"] if known else psutil.virtual_memory().available
+    free = known["bytes_limit"] - known["bytes_in_use"] if known else free_memory()
     bytes_needed = needs.temp_size_in_bytes + needs.argument_size_in_bytes + needs.output_size_in_bytes
+    bytes_needed -= needs.alias_size_in_bytes  # a state given away is the outcome's place
     if bytes_needed > free:
         raise ConfigError(
             f"--batch_size={batch_size}: an epoch needs {bytes_needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} "

@@ -53,38 +53,37 @@ def loss_table():
     return lines + [row(json.loads(path.read_text())["config"]["loss"], *figures(errors_of(path))) for path in paths]
 
 
-def speed_table():
-    told = json.loads((FOLDER / "benchmark" / "cpu.json").read_text())
-    lines = [
-        row("network", "precision", "contestant", "images/s", "ours is faster by", "of the floor", "compile", "memory"),
-        "|---|---|---|---|---|---|---|---|",
-    ]
+def shown(number, unit):
+    return f"{number:.3g} s" if unit == "s" else f"{number:.0f}" if number >= 10 else f"{number:.2f}"
+
+
+def contestants_table(told):
+    head = ["network", "precision", "task", "batch", "contestant", "images/s", "ours is faster by", "of the floor"]
+    lines = [row(*head, "compile", "memory"), "|---" * 10 + "|"]
     for one in told["rows"]:
         for name, facts in one["contestants"].items():
             ratio = facts["ours_is_faster_by"]
             faster = "" if name == "ours" else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
-            cells = [one["model"], one["precision"], name, f"{facts['images_per_second']:,.0f}", faster]
-            cells += [f"{facts['share_of_floor']:.0%}", f"{facts['compile_seconds']:.1f} s"]
-            lines.append(row(*cells, f"{facts['peak_memory_bytes'] / 2**20:,.0f} MiB"))
-    lines += ["", row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
-    start_up = told["start_up"]
-    many = told["eight_seeds"]["ratio"]["median"]
-    goals = [(f"{g['model']} {g['precision']} against {g['peer']}", g["wanted"], g["reached"]) for g in told["goals"]]
-    goals.append(("eight seeds of the perceptron in one program against eight runs, images a second", 1.3, many))
-    for goal, wanted, reached in goals:
-        lines.append(row(goal, wanted, f"{reached:.2f}", "yes" if reached >= wanted else "no"))
-    timed = json.loads((FOLDER / "benchmark" / "cpu_99.json").read_text())
-    (target,) = timed["targets"]
-    for what, seconds in (("training", "seconds_a_seed"), ("the whole process", "seconds_of_a_process")):
-        for example in timed["examples"]:
-            name = "/".join(example["source"].split("/")[3:5])
-            reached = example["seconds"] / target[seconds]
-            goal = f"{target['target']} % ({what}) against {name}'s MNIST example to its end"
-            lines.append(row(goal, 30, f"{reached:.0f}", "yes" if reached >= 30 else "no"))
-    for goal, most, seconds in (("--help, processor seconds", 2, "help_processor"), ("quick start", 20, "quick_start")):
-        reached = start_up[f"{seconds}_seconds"]
-        lines.append(row(goal, f"under {most} s", f"{reached:.1f} s", "yes" if reached < most else "no"))
+            cells = [one["model"], one["precision"], one["task"], one["batch_size"], name]
+            cells += [f"{facts['images_per_second']:,.0f}", faster, f"{facts['share_of_floor']:.0%}"]
+            cells += [f"{facts['compile_seconds']:.1f} s", f"{facts['peak_memory_bytes'] / 2**20:,.0f} MiB"]
+            lines.append(row(*cells))
     return lines
+
+
+def goals_table(told):
+    lines = [row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
+    for goal in told["goals"]:
+        is_seconds = goal["unit"] == "s"
+        wanted = f"{'at most ' if is_seconds else ''}{goal['wanted']:g}{' s' if is_seconds else ''}"
+        reached = "not measured" if goal["reached"] is None else shown(goal["reached"], goal["unit"])
+        lines.append(row(goal["goal"], wanted, reached, {None: "", True: "yes", False: "no"}[goal["is_reached"]]))
+    return lines
+
+
+def speed_table(name):
+    told = json.loads((FOLDER / "benchmark" / f"{name}.json").read_text())
+    return [*contestants_table(told), *(["", *goals_table(told)] if name == "cpu" else [])]
 
 
 def render(text):
@@ -96,7 +95,9 @@ def render(text):
     Returns:
       The new text.
     """
-    for name, lines in {"accuracy": accuracy_table(), "losses": loss_table(), "speed": speed_table()}.items():
+    tables = {"accuracy": accuracy_table(), "losses": loss_table(), "speed": speed_table("cpu")}
+    tables |= {"tasks": speed_table("cpu_tasks")}
+    for name, lines in tables.items():
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
         text = pattern.sub(lambda _, marks=marks, lines=lines: "\n".join([marks[0], *lines, marks[1]]), text)

@@ -53,3 +53,10 @@ def test_growth_has_a_panel_of_time_and_one_of_memory_for_each_axis():
     drawn = plots.growth(told).axes
     assert [axes.get_xlabel() for axes in drawn] == ["cnn seeds"] * 2 + ["cnn batch_size"] * 2
     assert drawn[1].get_ylabel().startswith("peak memory") and list(drawn[1].lines[0].get_ydata()) == [1, 8]
+
+
+def test_speeds_has_a_group_of_bars_for_each_row():
+    contestants = {name: {"images_per_second": speed} for name, speed in {"ours": 3.0, "torch": 2.0}.items()}
+    row = {"model": "cnn", "precision": "f32", "task": "train", "batch_size": 200, "floor_images_per_second": 9.0}
+    drawn = plots.speeds([row | {"contestants": contestants}] * 8).axes
+    assert len(drawn) == 8 and [bar.get_height() for bar in drawn[7].patches] == [3, 2]

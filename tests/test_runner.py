@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mnist_jax import runner
+from mnist_jax import process, runner
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.errors import ConfigError, DataError, DivergedError
 from mnist_jax.report import Progress
@@ -136,3 +136,22 @@ def test_a_run_compiles_each_program_once(tmp_path, config, caplog):
     for programs in compiled:
         assert programs.count("train_epoch") == 1 and programs.count("evaluate") == 3
         assert programs.count("init_state") == 1
+
+
+def test_free_memory_is_what_a_containers_limit_leaves(tmp_path):
+    free = process.free_memory(tmp_path)
+    assert free > 1e8, "no limit is told"
+    for name, text in {"max": "9000000", "current": "7000000", "stat": "anon 1\ninactive_file 500000"}.items():
+        (tmp_path / f"memory.{name}").write_text(text + "\n")
+    assert process.free_memory(tmp_path) == 2500000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert process.free_memory(tmp_path) > 1e8
+
+
+def test_a_state_given_away_is_counted_once(monkeypatch):
+    state = jax.ShapeDtypeStruct((1 << 18,), "float32")  # one MiB
+    programs = [jax.jit(lambda x: x + 1, donate_argnums=which).lower(state).compile() for which in ((0,), ())]
+    monkeypatch.setattr(runner, "free_memory", lambda: 1.5 * 2**20)
+    runner.refuse_what_does_not_fit(programs[0], jax.devices("cpu")[0], 1)
+    with pytest.raises(ConfigError, match="an epoch needs"):
+        runner.refuse_what_does_not_fit(programs[1], jax.devices("cpu")[0], 1)

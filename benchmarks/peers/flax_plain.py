@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import arguments, load, measure
+from common import arguments, jax_peak_memory, load, measure
 from flax import linen as nn
 
 
@@ -92,7 +92,8 @@ def main():
     seen = count // size * size if args.task == "train" else count
     device = jax.devices()[0]
     versions = {"jax": jax.__version__, "flax": flax.__version__}
-    measure(args, seen, once, versions, f"{device.platform} {device.device_kind}")
+    name, peak = f"{device.platform} {device.device_kind}", functools.partial(jax_peak_memory, device)
+    measure(args, seen, once, versions, name, peak)
 
 
 if __name__ == "__main__":

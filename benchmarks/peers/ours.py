@@ -5,7 +5,7 @@ import functools
 
 import jax
 import numpy as np
-from common import arguments, load, measure
+from common import arguments, jax_peak_memory, load, measure
 
 from mnist_jax.config import Config
 from mnist_jax.runner import refuse_what_does_not_fit
@@ -57,7 +57,8 @@ def main():
         "evaluate": lambda: jax.device_get(score(state, images, labels)),
         "predict": lambda: jax.device_get(logits(state, images)),
     }[args.task]
-    measure(args, args.seeds * len(images), once, {"jax": jax.__version__}, f"{device.platform} {device.device_kind}")
+    name, peak = f"{device.platform} {device.device_kind}", functools.partial(jax_peak_memory, device)
+    measure(args, args.seeds * len(images), once, {"jax": jax.__version__}, name, peak)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """PyTorch, tensors in memory; --variant: channels_last, compile or cuda_graphs, as its users tune. bf16 is autocast's.
 
-The model "example" is pytorch/examples' MNIST network with its optimiser.
+On a GPU its float32 products are TF32, as JAX's are, and a CUDA graph holds a whole step. The model "example" is
+pytorch/examples' MNIST network with its optimiser.
 
-Source: https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html.
+Source: https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html, and of the graph
+https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
 """
 
 import sys
 
 import torch
-from common import arguments, load, measure
+from common import arguments, load, measure, peak_memory
 from torch import nn
 
 
@@ -37,12 +39,37 @@ def build(model):
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 7 * 7, 10))
 
 
+def captured(step, size, device):
+    """One CUDA graph of step(rows), for `size` rows."""
+    rows = torch.zeros(size, dtype=torch.long, device=device)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(rows)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(rows)
+
+    def replay(new):
+        rows.copy_(new)
+        graph.replay()
+
+    return replay
+
+
 def main():
     args = arguments()
     images, labels = load(args)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    is_graph = args.variant == "cuda_graphs"
+    if is_graph and device.type != "cuda":
+        sys.exit("CUDA graphs need a GPU")
     x = torch.from_numpy(images).to(device).float().div(255).permute(0, 3, 1, 2).contiguous()
     y = torch.from_numpy(labels).to(device).long()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     model = build(args.model).to(device)
     if args.variant == "channels_last":
@@ -52,22 +79,26 @@ def main():
     elif args.model == "example":
         optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     else:
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    if args.variant == "cuda_graphs" and device.type != "cuda":
-        sys.exit("CUDA graphs need a GPU")
-    modes = {"compile": "default", "cuda_graphs": "reduce-overhead"}
-    net = torch.compile(model, mode=modes[args.variant]) if args.variant in modes else model
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=args.precision == "bf16")
-    size = args.batch_size
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, capturable=is_graph)
+    net = torch.compile(model) if args.variant == "compile" else model
+    is_bf16 = args.precision == "bf16"
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16, cache_enabled=not is_graph)
+    size, replay = args.batch_size, None
+
+    def step(rows):
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
 
     def train():
+        nonlocal replay
         model.train()
+        if is_graph and not replay:
+            replay = captured(step, size, device)
         for rows in torch.randperm(len(x), device=device).split(size):
-            optimizer.zero_grad(set_to_none=True)
-            with autocast:
-                loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
-            loss.backward()
-            optimizer.step()
+            (replay if replay and len(rows) == size else step)(rows)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -84,8 +115,11 @@ def main():
             return [net(a).float().cpu().numpy() for a in x.split(size)]
 
     once = {"train": train, "evaluate": evaluate, "predict": predict}[args.task]
-    name = f"gpu {torch.cuda.get_device_name()}" if device.type == "cuda" else "cpu"
-    measure(args, len(x), once, {"torch": torch.__version__}, name)
+    if device.type == "cuda":
+        name, peak = f"gpu {torch.cuda.get_device_name()}", torch.cuda.max_memory_allocated
+    else:
+        name, peak = "cpu", peak_memory
+    measure(args, len(x), once, {"torch": torch.__version__}, name, peak)
 
 
 if __name__ == "__main__":
