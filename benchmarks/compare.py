@@ -214,8 +214,9 @@ def seeds(data: pathlib.Path, rounds: int, epochs: int, count: int, limit: float
     speeds, failures = [], []
     for _ in range(rounds):
         told = {str(n): run("ours.py", sys.executable, [*words, f"--seeds={n}"], {}, limit) for n in (count, 1)}
-        failures += [f"{n} seeds: {one}" for n, one in told.items() if isinstance(one, str)]
-        if not failures:
+        failed = [f"{n} seeds: {one}" for n, one in told.items() if isinstance(one, str)]
+        failures += failed
+        if not failed:
             speeds.append({name: statistics.median(one["images_per_second"]) for name, one in told.items()})
     return {"seeds": count, "rounds": speeds, "ratio": ratios(speeds, str(count), "1"), "failures": failures}
 

@@ -1,9 +1,9 @@
 """What models are made of: ACTIVATIONS and INITIALIZERS by their Keras names, products, convolution, max-pooling.
 
-On a CPU, XLA's convolution is slow inside a loop (https://github.com/jax-ml/jax/issues/12868), and so is its gradient
-of max-pooling: here convolution is matrix products there, over patches or in Winograd's way, and max-pooling
-everywhere a maximum of slices. Where a network computes in bfloat16, its products take bfloat16 and give float32, in
-which all else is computed.
+On a CPU, XLA's gradients of convolution and of max-pooling are slow (https://github.com/jax-ml/jax/issues/12868): here
+convolution that is differentiated is matrix products there, over patches or in Winograd's way, and max-pooling that is
+differentiated is everywhere a maximum of slices. Where a network computes in bfloat16, its products take bfloat16 and
+give float32, in which all else is computed.
 """
 
 import functools
@@ -268,6 +268,9 @@ def winograd_convolution(image: jax.Array, kernel: jax.Array, padding: Any) -> j
 def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, **options) -> jax.Array:
     """Convolves by the way that is fast where the program will run, for nn.Conv(conv_general_dilated=convolution).
 
+    On a CPU that is Winograd's for 3x3 kernels of many channels; for others patches where it is differentiated, and
+    XLA's where it is not.
+
     Args:
       image: [B, H, W, C] float.
       kernel: [h, w, C, F] float; its dtype says in which to multiply.
@@ -292,12 +295,16 @@ def convolution(image: jax.Array, kernel: jax.Array, strides: Sequence[int], pad
     enough = min(kernel.shape[2:]) >= 16  # channels and filters, for the products to outweigh the transforms
     is_small = enough and kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1)
 
-    def by_products(image: jax.Array, kernel: jax.Array) -> jax.Array:
-        if is_small:
-            return winograd_convolution(image, kernel, padding)
+    if is_small:
+        by_winograd = functools.partial(winograd_convolution, padding=padding)
+        return lax.platform_dependent(image, kernel, cpu=by_winograd, default=by_xla)
+
+    def by_patches(image: jax.Array, kernel: jax.Array) -> jax.Array:
         return patches_convolution(image.astype(wide), kernel.astype(wide), strides, padding)
 
-    return lax.platform_dependent(image, kernel, cpu=by_products, default=by_xla)
+    undifferentiated = jax.custom_jvp(lambda image, kernel: by_xla(image.astype(wide), kernel.astype(wide)))
+    undifferentiated.defjvp(lambda pair, changes: jax.jvp(by_patches, pair, changes))
+    return lax.platform_dependent(image, kernel, cpu=undifferentiated, default=by_xla)
 
 
 def _quarters(image: jax.Array) -> list[jax.Array]:
@@ -318,12 +325,13 @@ def max_pool(image: jax.Array) -> jax.Array:
     Returns:
       [B, H // 2, W // 2, C].
     """
-    return functools.reduce(jnp.maximum, _quarters(image))
+    return lax.reduce_window(image, jnp.array(-jnp.inf, image.dtype), lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
 @max_pool.defjvp
 def _max_pool_jvp(primals, tangents):
-    largest, parts, changes = max_pool(*primals), _quarters(*primals), _quarters(*tangents)
+    parts, changes = _quarters(*primals), _quarters(*tangents)
+    largest = functools.reduce(jnp.maximum, parts)
     are_largest = [part == largest for part in parts]
     change = sum(jnp.where(mask, change, 0) for mask, change in zip(are_largest, changes, strict=True))
     return largest, change / sum(mask.astype(largest.dtype) for mask in are_largest)

@@ -8,7 +8,7 @@ import pytest
 from test_experiments import ROOT, command
 
 from benchmarks import start_up, targets
-from benchmarks.compare import BATCH, PRODUCTS, Row, compare, operations
+from benchmarks.compare import BATCH, PRODUCTS, Row, compare, operations, seeds
 from benchmarks.goals import GOALS, judge
 from experiments import benchmark, flags
 from mnist_jax.train import make_parts
@@ -102,6 +102,18 @@ def test_a_peer_that_fails_is_left_out_and_said(tmp_path, monkeypatch):
     assert told["failures"] == {"torch": "no torch"} and told["batch_size"] == 200
     assert told["contestants"]["ours"]["images_per_second"] == 3
     assert told["contestants"]["ours"]["ours_is_faster_by"] == {"median": 1, "min": 1, "max": 1}
+
+
+def test_seeds_that_fail_in_one_round_are_said_and_the_others_count(tmp_path, monkeypatch):
+    told = iter([8.0, 4.0, "no memory", 4.0, 6.0, 4.0])
+    monkeypatch.setattr("benchmarks.compare.run", lambda *_: one_of(next(told)))
+    many = seeds(tmp_path, 3, 1, 8, 9)
+    assert many["failures"] == ["8 seeds: no memory"]
+    assert many["ratio"] == {"median": 1.75, "min": 1.5, "max": 2}
+
+
+def one_of(told):
+    return told if isinstance(told, str) else {"images_per_second": [told]}
 
 
 def test_the_command_measures_us_and_plain_jax(tmp_path, folder, monkeypatch):

@@ -96,6 +96,7 @@ def assert_equal_with_gradients(ours, wanted, *arguments):
     """Against `wanted` in float32, of the same arguments."""
     got, pull = jax.vjp(ours, *arguments)
     wanted, pull_wanted = jax.vjp(wanted, *(x.astype(jnp.float32) for x in arguments))
+    np.testing.assert_allclose(ours(*arguments), got, rtol=1e-5, atol=1e-5, err_msg="differentiated or not")
     assert got.shape == wanted.shape
     slope = jax.random.normal(jax.random.key(9), wanted.shape)
     tolerance = TOLERANCE[arguments[0].dtype.name]
@@ -137,6 +138,16 @@ def test_linen_takes_it_for_its_own(options):
     np.testing.assert_allclose(ours.apply(variables, image), plain.apply(variables, image), rtol=1e-5, atol=1e-5)
 
 
+def test_patches_are_made_only_where_a_convolution_is_differentiated():
+    image, weight = jnp.ones((2, 8, 8, 1)), jnp.ones((3, 3, 1, 4))
+
+    def total(image, weight):
+        return convolution(image, weight, (1, 1), "SAME", dimension_numbers=NHWC).sum()
+
+    texts = [jax.jit(f).lower(image, weight).as_text() for f in (total, jax.grad(total, 1))]
+    assert ["stablehlo.convolution" in text for text in texts] == [True, False]
+
+
 @DTYPES
 def test_no_choice_of_platform_is_left_when_the_program_runs(dtype):
     image, weight = jnp.ones((2, 8, 8, 16), dtype), jnp.ones((3, 3, 16, 16), dtype)
@@ -153,8 +164,9 @@ def test_max_pool_equals_linens(size):
     wanted = linens(image)
     np.testing.assert_array_equal(max_pool(image), wanted)
     slope = jax.random.normal(jax.random.key(1), wanted.shape)
-    ours, theirs = (jax.vjp(pool, image)[1](slope)[0] for pool in (max_pool, linens))
-    np.testing.assert_array_equal(ours, theirs)
+    (ours, pull), (_, pull_linens) = (jax.vjp(pool, image) for pool in (max_pool, linens))
+    np.testing.assert_array_equal(ours, wanted)
+    np.testing.assert_array_equal(pull(slope)[0], pull_linens(slope)[0])
 
 
 def test_the_largest_share_max_pools_gradient():
