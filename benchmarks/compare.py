@@ -24,7 +24,7 @@ CONTESTANTS = {  # name: (program, variant, environment, models it differs on; N
     "keras_tf": ("keras_fit.py", "", {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}, None),
     "keras_jax": ("keras_fit.py", "", {"KERAS_BACKEND": "jax"}, None),
 }
-BATCH = {"softmax": 200, "perceptron": 200, "cnn": 200, "deep_cnn": 128}  # of training; 1000 to evaluate and predict
+BATCH = {"softmax": 200, "perceptron": 200, "cnn": 200, "deep_cnn": 128}  # of the recipes
 # (positions, kernel size) of each product: an image's forward pass takes 2 * positions * size operations in each
 PRODUCTS = {
     "softmax": [(1, 784 * 10)],
@@ -49,7 +49,7 @@ class Row(NamedTuple):
     model: str
     precision: str
     task: str
-    batch_size: int = 0  # images a step; 0 for the recipe's, or 1000 where nothing is trained
+    batch_size: int = 0  # images a step; 0 for the recipe's
 
 
 def batch_size_of(row: Row) -> int:
@@ -62,9 +62,9 @@ def batch_size_of(row: Row) -> int:
       Its own number, or the recipe's.
 
     >>> batch_size_of(Row("deep_cnn", "f32", "train")), batch_size_of(Row("cnn", "f32", "predict"))
-    (128, 1000)
+    (128, 200)
     """
-    return row.batch_size or (BATCH[row.model] if row.task == "train" else 1000)
+    return row.batch_size or BATCH[row.model]
 
 
 def operations(model: str, task: str) -> int:

@@ -28,7 +28,7 @@ class Choices:
     models: str = choice("softmax,perceptron,cnn,deep_cnn", "which networks")
     precisions: str = choice("f32,bf16", "f32, bf16 or both")
     tasks: str = choice("train", "train, evaluate, predict or several")
-    batch_sizes: str = choice("0", "images a step, one or several; 0: the recipe's, or 1000 where nothing is trained")
+    batch_sizes: str = choice("0", "images a step, one or several; 0 for the recipe's")
     peers_python: str = choice("", "PEER=PYTHON,...: torch (all its variants), keras_tf, keras_jax")
     images: int = choice(0, "images an epoch, the first ones; 0 for all")
     deep_images: int = choice(0, "the same for deep_cnn; 0 for as many as --images")
@@ -145,7 +145,7 @@ def main(values, rest: list[str]) -> None:
     ]
     for row in rows:
         count = counts.get(row.model, counts["all"])
-        if row.task == "train" and batch_size_of(row) > count:
+        if batch_size_of(row) > count:
             raise ConfigError(f"--images={count}: fewer than a batch of {batch_size_of(row)} for {row.model}")
     workdir = expanded(values.workdir)
     workdir.mkdir(parents=True, exist_ok=True)

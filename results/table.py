@@ -53,37 +53,64 @@ def loss_table():
     return lines + [row(json.loads(path.read_text())["config"]["loss"], *figures(errors_of(path))) for path in paths]
 
 
+def precision_table():
+    pairs = {
+        "perceptron": FOLDER / "perceptron.json",
+        "cnn": FOLDER / "cnn.json",
+        "deep_cnn_99.5": FOLDER / "benchmark" / "deep_cnn_99.5.json",
+    }
+    lines = [
+        row("recipe", "precision", "test error, mean", "deviation", "from, to", "seeds"),
+        "|---|---|---|---|---|---|",
+    ]
+    for name, path in pairs.items():
+        lines.append(row(name, "f32", *figures(errors_of(path))))
+        lines.append(row(name, "bf16", *figures(errors_of(FOLDER / "bf16" / f"{name}.json"))))
+    return lines
+
+
 def shown(number, unit):
     return f"{number:.3g} s" if unit == "s" else f"{number:.0f}" if number >= 10 else f"{number:.2f}"
 
 
-def contestants_table(told):
-    head = ["network", "precision", "task", "batch", "contestant", "images/s", "ours is faster by", "of the floor"]
-    lines = [row(*head, "compile", "memory"), "|---" * 10 + "|"]
-    for one in told["rows"]:
-        for name, facts in one["contestants"].items():
+def told_by(name):
+    return json.loads((FOLDER / "benchmark" / f"{name}.json").read_text())
+
+
+def contestants(name):
+    head = ["network", "precision", "contestant", "images/s", "ours is faster by", "of the floor", "compile", "memory"]
+    lines = [row(*head), "|---" * len(head) + "|"]
+    for one in told_by(name)["rows"]:
+        for contestant, facts in one["contestants"].items():
             ratio = facts["ours_is_faster_by"]
-            faster = "" if name == "ours" else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
-            cells = [one["model"], one["precision"], one["task"], one["batch_size"], name]
+            faster = "" if contestant == "ours" else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
+            cells = [one["model"], one["precision"], contestant]
             cells += [f"{facts['images_per_second']:,.0f}", faster, f"{facts['share_of_floor']:.0%}"]
             cells += [f"{facts['compile_seconds']:.1f} s", f"{facts['peak_memory_bytes'] / 2**20:,.0f} MiB"]
             lines.append(row(*cells))
     return lines
 
 
-def goals_table(told):
-    lines = [row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
-    for goal in told["goals"]:
-        is_seconds = goal["unit"] == "s"
-        wanted = f"{'at most ' if is_seconds else ''}{goal['wanted']:g}{' s' if is_seconds else ''}"
-        reached = "not measured" if goal["reached"] is None else shown(goal["reached"], goal["unit"])
-        lines.append(row(goal["goal"], wanted, reached, {None: "", True: "yes", False: "no"}[goal["is_reached"]]))
+def ratios(*names):
+    rows = [one for name in names for one in told_by(name)["rows"]]
+    peers = dict.fromkeys(name for one in rows for name in one["contestants"] if name != "ours")
+    lines = [row("network", "task", "batch", "ours, images/s", *peers), "|---" * (4 + len(peers)) + "|"]
+    for one in rows:
+        told = one["contestants"]
+        faster = [f"{told[name]['ours_is_faster_by']['median']:.2f}" if name in told else "" for name in peers]
+        speed = f"{told['ours']['images_per_second']:,.0f}"
+        lines.append(row(one["model"], one["task"], one["batch_size"], speed, *faster))
     return lines
 
 
-def speed_table(name):
-    told = json.loads((FOLDER / "benchmark" / f"{name}.json").read_text())
-    return [*contestants_table(told), *(["", *goals_table(told)] if name == "cpu" else [])]
+def goals(name):
+    lines = [row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
+    for goal in told_by(name)["goals"]:
+        is_seconds = goal["unit"] == "s"
+        wanted = f"at most {goal['wanted']:g} s" if is_seconds else f"{goal['wanted']:g}"
+        reached = "not measured" if goal["reached"] is None else shown(goal["reached"], goal["unit"])
+        lines.append(row(goal["goal"], wanted, reached, {None: "", True: "yes", False: "no"}[goal["is_reached"]]))
+    return lines
 
 
 def render(text):
@@ -95,8 +122,12 @@ def render(text):
     Returns:
       The new text.
     """
-    tables = {"accuracy": accuracy_table(), "losses": loss_table(), "speed": speed_table("cpu")}
-    tables |= {"tasks": speed_table("cpu_tasks")}
+    tables = {"accuracy": accuracy_table(), "losses": loss_table(), "speed": [*contestants("cpu"), "", *goals("cpu")]}
+    tables |= {
+        "precisions": precision_table(),
+        "tasks": contestants("cpu_tasks"),
+        "batches": contestants("cpu_batches"),
+    }
     for name, lines in tables.items():
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
