@@ -123,11 +123,7 @@ def render(text):
       The new text.
     """
     tables = {"accuracy": accuracy_table(), "losses": loss_table(), "speed": [*contestants("cpu"), "", *goals("cpu")]}
-    tables |= {
-        "precisions": precision_table(),
-        "tasks": contestants("cpu_tasks"),
-        "batches": contestants("cpu_batches"),
-    }
+    tables |= {"precisions": precision_table(), "ratios": ratios("cpu_tasks", "cpu_batches")}
     for name, lines in tables.items():
         marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
