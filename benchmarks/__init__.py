@@ -1,1 +1,1 @@
-"""Speed, measured beside other frameworks: what experiments.benchmark runs."""
+"""Throughput compared with other frameworks: what `python -m mnist_jax benchmark` runs. Not part of the wheel."""

@@ -1,136 +1,89 @@
-"""Runs contestants in turn, A B A B, each a process of its own, and says what came of it."""
+"""Runs implementations alternately (A B A B), each in a process of its own, and compares their throughput."""
 
 import json
 import os
 import pathlib
-import platform as python_platform
+import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
+import numpy as np
+
+from benchmarks.cases import BATCH_SIZES, IMPLEMENTATIONS, MNIST_JAX, Case, flops_per_image
 from mnist_jax.errors import DataError
 
-PEERS = pathlib.Path(__file__).parent / "peers"
-OURS = "ours"
-CONTESTANTS = {  # name: (program, variant, environment, models it differs on; None for all)
-    OURS: ("ours.py", "", {}, None),
-    "flax_plain": ("flax_plain.py", "", {}, None),
-    "torch": ("torch_loop.py", "", {}, None),
-    "torch_channels_last": ("torch_loop.py", "channels_last", {}, ("cnn", "deep_cnn")),
-    "torch_compile": ("torch_loop.py", "compile", {}, None),
-    "torch_cuda_graphs": ("torch_loop.py", "cuda_graphs", {}, None),
-    "keras_tf": ("keras_fit.py", "", {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}, None),
-    "keras_jax": ("keras_fit.py", "", {"KERAS_BACKEND": "jax"}, None),
-}
-BATCH = {"softmax": 200, "perceptron": 200, "cnn": 200, "deep_cnn": 128}  # of the recipes
-# (positions, kernel size) of each product: an image's forward pass takes 2 * positions * size operations in each
-PRODUCTS = {
-    "softmax": [(1, 784 * 10)],
-    "perceptron": [(1, 784 * 784), (1, 784 * 10)],
-    "cnn": [(24 * 24, 5 * 5 * 1 * 32), (1, 12 * 12 * 32 * 128), (1, 128 * 10)],
-    "deep_cnn": [
-        (28 * 28, 5 * 5 * 1 * 32),
-        (14 * 14, 3 * 3 * 32 * 64),
-        (14 * 14, 3 * 3 * 64 * 64),
-        (7 * 7, 3 * 3 * 64 * 128),
-        (7 * 7, 3 * 3 * 128 * 128),
-        (1, 7 * 7 * 128 * 10),
-    ],
-}
-TORCH = ("torch", "torch_channels_last", "torch_compile", "torch_cuda_graphs")
-KERAS = ("keras_tf", "keras_jax")
+Record: TypeAlias = dict[str, Any]  # a JSON object
+PROGRAMS = pathlib.Path(__file__).parent / "baselines"
 
 
-class Row(NamedTuple):
-    """One comparison."""
-
-    model: str
-    precision: str
-    task: str
-    batch_size: int = 0  # images a step; 0 for the recipe's
-
-
-def batch_size_of(row: Row) -> int:
-    """Says how many images a step takes.
+def compute_speedup(rounds: Sequence[Mapping[str, float]], name: str, baseline: str) -> dict[str, float] | None:
+    """Compares two implementations round by round.
 
     Args:
-      row: of a comparison.
+      rounds: images per second by implementation.
+      name: the implementation whose throughput is divided.
+      baseline: the implementation to divide by.
 
     Returns:
-      Its own number, or the recipe's.
+      Median, min and max of the ratio over the rounds that have both; None if there is no such round.
 
-    >>> batch_size_of(Row("deep_cnn", "f32", "train")), batch_size_of(Row("cnn", "f32", "predict"))
-    (128, 200)
-    """
-    return row.batch_size or BATCH[row.model]
-
-
-def operations(model: str, task: str) -> int:
-    """Counts the multiplications and additions that the products of one image need.
-
-    Backward takes two products where forward takes one, the weights' gradient and the input's; the first layer needs
-    no gradient of its input.
-
-    Args:
-      model: a name in PRODUCTS.
-      task: train, evaluate or predict.
-
-    Returns:
-      Operations an image; those of activations, normalisation and the optimizer are not among them.
-
-    >>> operations("softmax", "predict")
-    15680
-    """
-    forward = [2 * positions * size for positions, size in PRODUCTS[model]]
-    return 3 * sum(forward) - forward[0] if task == "train" else sum(forward)
-
-
-def ratios(rounds: Sequence[Mapping[str, float]], ours: str, peer: str) -> dict[str, float] | None:
-    """Compares two contestants round by round.
-
-    Args:
-      rounds: from a contestant's name to its images a second.
-      ours: whose speed is divided.
-      peer: by whose.
-
-    Returns:
-      Median, least and largest ratio, over the rounds that have both; None where none has.
-
-    >>> ratios([{"a": 3, "b": 2}, {"a": 4, "b": 2}, {"a": 5}], "a", "b")
+    >>> compute_speedup([{"a": 3, "b": 2}, {"a": 4, "b": 2}, {"a": 5}], "a", "b")
     {'median': 1.75, 'min': 1.5, 'max': 2.0}
     """
-    pairs = [told[ours] / told[peer] for told in rounds if ours in told and peer in told]
-    return {"median": statistics.median(pairs), "min": min(pairs), "max": max(pairs)} if pairs else None
+    values = [speeds[name] / speeds[baseline] for speeds in rounds if name in speeds and baseline in speeds]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None
 
 
-def run(program: str, python: str, words: Sequence[str], environment: Mapping[str, str], limit: float) -> dict | str:
-    """Runs one contestant.
+def write_npz(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray, count: int) -> pathlib.Path:
+    """Writes the first images and labels to a file that the implementations read, unless it exists.
 
     Args:
-      program: its file in benchmarks/peers.
-      python: the interpreter.
-      words: its flags.
-      environment: variables on top of ours.
-      limit: seconds that it may take.
+      folder: where to write it.
+      images: [N, H, W, C] uint8.
+      labels: [N] int32.
+      count: number of images, repeated if there are more than N.
 
     Returns:
-      What it measured, or a line that says why there is nothing.
+      The .npz file.
     """
-    place = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **environment}
-    paths = [str(PEERS.parents[1])] if program == "ours.py" else []
-    ours = [os.environ["PYTHONPATH"]] if python == sys.executable and "PYTHONPATH" in os.environ else []
-    place["PYTHONPATH"] = os.pathsep.join(paths + ours)
+    path = folder / f"{count}.npz"
+    if not path.exists():
+        np.savez(path, images=np.resize(images, (count, *images.shape[1:])), labels=np.resize(labels, count))
+    return path
+
+
+def run_program(
+    program: str, python: str, argv: Sequence[str], env: Mapping[str, str], timeout_s: float
+) -> Record | str:
+    """Runs a program of benchmarks/baselines.
+
+    Args:
+      program: its file name.
+      python: the interpreter.
+      argv: its arguments.
+      env: environment variables to add.
+      timeout_s: seconds after which it is stopped.
+
+    Returns:
+      The record that it printed, or one line that says why there is none.
+    """
+    paths = [str(PROGRAMS.parents[1])] if program == IMPLEMENTATIONS[MNIST_JAX].program else []
+    if python == sys.executable and "PYTHONPATH" in os.environ:
+        paths.append(os.environ["PYTHONPATH"])
+    env = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **env, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        told = subprocess.run(
-            [python, str(PEERS / program), *words], capture_output=True, text=True, timeout=limit, env=place
+        process = subprocess.run(
+            [python, str(PROGRAMS / program), *argv], capture_output=True, text=True, timeout=timeout_s, env=env
         )
     except subprocess.TimeoutExpired:
-        return f"took more than {limit:.0f} s"
+        return f"took more than {timeout_s:.0f} s"
     except OSError as error:
         return f"{python}: {error.strerror}"
-    lines = (told.stdout if told.returncode == 0 else told.stderr).strip().splitlines() or ["printed nothing"]
+    output = process.stdout if process.returncode == 0 else process.stderr
+    lines = output.strip().splitlines() or ["printed nothing"]
     try:
         return json.loads(lines[-1])
     except ValueError:
@@ -138,113 +91,122 @@ def run(program: str, python: str, words: Sequence[str], environment: Mapping[st
 
 
 def compare(
-    row: Row, data: pathlib.Path, pythons: Mapping[str, str], rounds: int, epochs: int, limit: float
-) -> dict[str, Any]:
-    """Measures one row: the machine's matrix rate, then each contestant in turn, as often as said.
+    case: Case, data: pathlib.Path, pythons: Mapping[str, str], rounds: int, epochs: int, timeout_s: float
+) -> Record:
+    """Measures one case. Each round measures the machine's matmul rate, then runs each implementation once.
 
     Args:
-      row: what to measure.
-      data: .npz file with images and labels.
-      pythons: from a contestant's name to its interpreter; only these take part.
-      rounds: how often each is run.
-      epochs: timed passes over the data a run.
-      limit: seconds that one run may take.
+      case: what to measure.
+      data: .npz file of images and labels.
+      pythons: the interpreter of each implementation that takes part.
+      rounds: how often each one is run.
+      epochs: timed passes over the data per run.
+      timeout_s: seconds after which a run is stopped.
 
     Returns:
-      Facts and figures, of JSON's types.
+      The case, its rounds and the summary of each implementation.
+
+    Raises:
+      DataError: the matmul rate can't be measured.
     """
-    batch = batch_size_of(row)
-    words = [f"--model={row.model}", f"--precision={row.precision}", f"--task={row.task}", f"--data={data}"]
-    words += [f"--batch_size={batch}", f"--epochs={epochs}"]
-    rates, speeds, facts, failures = [], [], {}, {}
+    argv = [f"--{name}={value}" for name, value in case._asdict().items()] + [f"--data={data}", f"--epochs={epochs}"]
+    matmul_rates: list[float] = []
+    throughputs: list[dict[str, float]] = []
+    records: dict[str, list[Record]] = {}
+    failures: dict[str, str] = {}
     for _ in range(rounds):
-        matrix = run("matrix.py", sys.executable, [row.precision], {}, limit)
-        if isinstance(matrix, str):
-            raise DataError(f"benchmarks/peers/matrix.py: {matrix}; the machine's own rate can't be measured")
-        rates.append(matrix["operations_per_second"])
-        speeds.append({})
+        matmul = run_program("matmul.py", sys.executable, [case.dtype], {}, timeout_s)
+        if isinstance(matmul, str):
+            raise DataError(f"benchmarks/baselines/matmul.py: {matmul}; the machine's matmul rate can't be measured")
+        matmul_rates.append(matmul["flops_per_second"])
+        throughputs.append({})
         for name, python in pythons.items():
-            program, variant, environment, models = CONTESTANTS[name]
-            if name in failures or (models and row.model not in models):
+            program, variant, env, models = IMPLEMENTATIONS[name]
+            if name in failures or (models and case.model not in models):
                 continue
-            told = run(program, python, [*words, f"--variant={variant}"], environment, limit)
-            if isinstance(told, str):
-                failures[name] = told
+            record = run_program(program, python, [*argv, f"--variant={variant}"], env, timeout_s)
+            if isinstance(record, str):
+                failures[name] = record
                 continue
-            speeds[-1][name] = statistics.median(told["images_per_second"])
-            facts.setdefault(name, []).append(told)
-    rate = statistics.median(rates)
-    floor = rate / operations(row.model, row.task)
+            throughputs[-1][name] = statistics.median(record["images_per_second"])
+            records.setdefault(name, []).append(record)
+    roofline = statistics.median(matmul_rates) / flops_per_image(case.model, case.task)
     return {
-        **row._asdict(),
-        "batch_size": batch,
-        "matrix_operations_per_second": rates,
-        "floor_images_per_second": floor,
-        "rounds": speeds,
-        "contestants": {
-            name: {
-                "images_per_second": statistics.median(told[name] for told in speeds if name in told),
-                "share_of_floor": statistics.median(told[name] for told in speeds if name in told) / floor,
-                "compile_seconds": statistics.median(told["compile_seconds"] for told in runs),
-                "peak_memory_bytes": max(told["peak_memory_bytes"] for told in runs),
-                "ours_is_faster_by": ratios(speeds, OURS, name),
-                "versions": runs[-1]["versions"],
-                "device": runs[-1]["device"],
-            }
-            for name, runs in facts.items()
-        },
+        **case._asdict(),
+        "matmul_flops_per_second": matmul_rates,
+        "roofline_images_per_second": roofline,
+        "rounds": throughputs,
+        "implementations": {name: _summarize(name, runs, throughputs, roofline) for name, runs in records.items()},
         "failures": failures,
     }
 
 
-def seeds(data: pathlib.Path, rounds: int, epochs: int, count: int, limit: float) -> dict[str, Any]:
-    """Compares many seeds of the perceptron in one program with as many runs in turn.
+def _summarize(
+    name: str, records: Sequence[Record], throughputs: Sequence[Mapping[str, float]], roofline: float
+) -> Record:
+    images_per_second = statistics.median(speeds[name] for speeds in throughputs if name in speeds)
+    return {
+        "images_per_second": images_per_second,
+        "fraction_of_peak": images_per_second / roofline,
+        "compile_seconds": statistics.median(record["compile_seconds"] for record in records),
+        "peak_memory_bytes": max(record["peak_memory_bytes"] for record in records),
+        "speedup": compute_speedup(throughputs, MNIST_JAX, name),
+        "versions": records[-1]["versions"],
+        "device": records[-1]["device"],
+    }
+
+
+def compare_seeds(data: pathlib.Path, rounds: int, epochs: int, num_seeds: int, timeout_s: float) -> Record:
+    """Compares several seeds of the perceptron in one program with one run per seed.
 
     Args:
-      data: .npz file with images and labels.
-      rounds: how often each is run.
-      epochs: timed passes over the data a run.
-      count: how many seeds.
-      limit: seconds that one run may take.
+      data: .npz file of images and labels.
+      rounds: how often each one is run.
+      epochs: timed passes over the data per run.
+      num_seeds: how many seeds.
+      timeout_s: seconds after which a run is stopped.
 
     Returns:
-      The ratio of images a second, with its spread, each counting every seed's images; and why runs failed.
+      The speedup in images per second, where every seed's images count, its rounds, and the failures.
     """
-    words = ["--model=perceptron", f"--batch_size={BATCH['perceptron']}", f"--epochs={epochs}", f"--data={data}"]
-    speeds, failures = [], []
+    argv = ["--model=perceptron", f"--batch_size={BATCH_SIZES['perceptron']}", f"--epochs={epochs}", f"--data={data}"]
+    program = IMPLEMENTATIONS[MNIST_JAX].program
+    throughputs: list[dict[str, float]] = []
+    failures: list[str] = []
     for _ in range(rounds):
-        told = {str(n): run("ours.py", sys.executable, [*words, f"--seeds={n}"], {}, limit) for n in (count, 1)}
-        failed = [f"{n} seeds: {one}" for n, one in told.items() if isinstance(one, str)]
-        failures += failed
-        if not failed:
-            speeds.append({name: statistics.median(one["images_per_second"]) for name, one in told.items()})
-    return {"seeds": count, "rounds": speeds, "ratio": ratios(speeds, str(count), "1"), "failures": failures}
+        speeds: dict[str, float] = {}
+        for n in (num_seeds, 1):
+            record = run_program(program, sys.executable, [*argv, f"--seeds={n}"], {}, timeout_s)
+            if isinstance(record, str):
+                failures.append(f"{n} seeds: {record}")
+            else:
+                speeds[str(n)] = statistics.median(record["images_per_second"])
+        if len(speeds) == 2:
+            throughputs.append(speeds)
+    speedup = compute_speedup(throughputs, str(num_seeds), "1")
+    return {"seeds": num_seeds, "rounds": throughputs, "speedup": speedup, "failures": failures}
 
 
-def cpu() -> str:
-    """Names the processor.
-
-    Returns:
-      Its model, or its architecture where that is not told.
-    """
+def cpu_name() -> str:
+    """Returns the processor's model name, or its architecture if the name is unknown."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return python_platform.processor() or python_platform.machine()
+        return platform.processor() or platform.machine()
 
 
-def platform(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Names where our own program ran.
+def platform_of(cases: Sequence[Record]) -> str:
+    """Returns the platform that mnist_jax ran on.
 
     Args:
-      rows: of `compare`.
+      cases: records of `compare`.
 
     Returns:
-      cpu, gpu or tpu, of the first row that has it; cpu where none has.
+      cpu, gpu or tpu, of the first case that has it; cpu if none has.
 
-    >>> platform([{"contestants": {}}, {"contestants": {"ours": {"device": "gpu NVIDIA H100"}}}])
+    >>> platform_of([{"implementations": {}}, {"implementations": {"mnist_jax": {"device": "gpu NVIDIA H100"}}}])
     'gpu'
     """
-    devices = [row["contestants"][OURS].get("device", "cpu") for row in rows if OURS in row["contestants"]]
-    return devices[0].split()[0] if devices else "cpu"
+    summaries = [case["implementations"][MNIST_JAX] for case in cases if MNIST_JAX in case["implementations"]]
+    return summaries[0].get("device", "cpu").split()[0] if summaries else "cpu"

@@ -1,4 +1,4 @@
-"""From process start to result: --help, and the README's quick start by phases."""
+"""The time from process start to result: --help, and the phases of the README's quick start."""
 
 import json
 import os
@@ -8,43 +8,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
-QUICK_START = ("--dataset=mnist5k",)  # of experiments.perceptron, the README's
+from benchmarks.compare import Record
+
+QUICK_START = ("--dataset=mnist5k",)  # of experiments.perceptron, as in the README
 
 
-def start_up(limit: float) -> dict[str, Any]:
+def measure_start_up(timeout_s: float) -> Record:
     """Measures how long a user waits.
 
     Args:
-      limit: seconds that one run may take.
+      timeout_s: seconds after which a run is stopped.
 
     Returns:
-      Processor seconds of --help; wall seconds of the quick start, and their phases: the first one, one with kept
-      programs, and one for eight seeds; or why there are no more.
+      CPU seconds of --help; wall seconds and phases of the quick start, of a second start with cached programs and of
+      one with eight seeds; or the failure.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    program = [sys.executable, "-m", "experiments.perceptron"]
-    told: dict[str, Any] = {}
+    command = [sys.executable, "-m", "experiments.perceptron"]
+    record: Record = {}
     try:
-        subprocess.run([*program, "--help"], check=True, capture_output=True, text=True, timeout=limit)
+        subprocess.run([*command, "--help"], check=True, capture_output=True, text=True, timeout=timeout_s)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        told["help_processor_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        record["help_cpu_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         with tempfile.TemporaryDirectory() as folder:
-            place = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
+            env = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
             for name, seeds in {"quick_start": 1, "second_start": 1, "eight_seeds": 8}.items():
                 start = time.perf_counter()
-                words = [*program, *QUICK_START, f"--num_seeds={seeds}", f"--workdir={folder}/{name}"]
-                subprocess.run(words, check=True, capture_output=True, text=True, env=place, timeout=limit)
-                wall = time.perf_counter() - start
+                argv = [*command, *QUICK_START, f"--num_seeds={seeds}", f"--workdir={folder}/{name}"]
+                subprocess.run(argv, check=True, capture_output=True, text=True, env=env, timeout=timeout_s)
+                elapsed = time.perf_counter() - start
                 phases = json.loads(pathlib.Path(folder, name, "result.json").read_text())["seconds"]
-                told[f"{name}_seconds"] = wall
-                told[f"{name}_phases"] = {
-                    "import and exit": wall - phases["total"],
+                record[f"{name}_seconds"] = elapsed
+                record[f"{name}_phases"] = {
+                    "import_and_exit": elapsed - phases["total"],
                     **{phase: phases[phase] for phase in ("load", "compile", "train")},
                 }
     except subprocess.CalledProcessError as error:
-        told["failure"] = (error.stderr.strip().splitlines() or [str(error)])[-1][:200]
+        record["failure"] = (error.stderr.strip().splitlines() or [str(error)])[-1][:200]
     except subprocess.TimeoutExpired:
-        told["failure"] = f"took more than {limit:.0f} s"
-    return told
+        record["failure"] = f"took more than {timeout_s:.0f} s"
+    return record

@@ -1,1 +1,1 @@
-"""One small file an experiment: a recipe and the result it claims."""
+"""Recipes: each file is an experiment and the result that it claims; run from the checkout."""

@@ -2,23 +2,22 @@
 
 python -m experiments.deep_cnn --dataset=mnist --num_seeds=5
 
-Claim: test error 0.34 % (standard deviation 0.02, n=5), results/deep_cnn.json.
+Result: test error 0.34 % (standard deviation 0.02, n=5), results/deep_cnn.json.
 """
 
-from experiments import flags
-from mnist_jax.config import Config
+import mnist_jax as mj
 
-RECIPE = Config(
-    experiment="deep_cnn",
+EXPERIMENT = mj.Experiment(
+    "deep_cnn",
     model="deep_cnn",
     filters=(24, 48, 96),
     kernel_size=5,
-    hidden=(),
+    hidden_sizes=(),
     norm="batch",
     dropout=0.3,
     rotation=10.0,
     zoom=0.1,
-    shift=2.0,
+    translation=2.0,
     loss="categorical_crossentropy",
     label_smoothing=0.1,
     optimizer="adam",
@@ -29,4 +28,4 @@ RECIPE = Config(
 )
 
 if __name__ == "__main__":
-    flags.main(RECIPE, __doc__)
+    mj.main(EXPERIMENT, __doc__)

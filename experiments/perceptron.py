@@ -2,16 +2,15 @@
 
 python -m experiments.perceptron --dataset=mnist --num_seeds=12
 
-Claim: test error 1.79 % (standard deviation 0.06, n=12), results/perceptron.json.
+Result: test error 1.79 % (standard deviation 0.06, n=12), results/perceptron.json.
 """
 
-from experiments import flags
-from mnist_jax.config import Config
+import mnist_jax as mj
 
-RECIPE = Config(
-    experiment="perceptron",
+EXPERIMENT = mj.Experiment(
+    "perceptron",
     model="perceptron",
-    hidden=(784,),
+    hidden_sizes=(784,),
     kernel_init="normal",
     loss="sparse_categorical_crossentropy",
     optimizer="adam",
@@ -21,4 +20,4 @@ RECIPE = Config(
 )
 
 if __name__ == "__main__":
-    flags.main(RECIPE, __doc__)
+    mj.main(EXPERIMENT, __doc__)

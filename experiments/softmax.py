@@ -2,14 +2,13 @@
 
 python -m experiments.softmax --dataset=mnist --num_seeds=5
 
-Claim: test error 7.36 % (standard deviation 0.06, n=5), results/softmax.json.
+Result: test error 7.36 % (standard deviation 0.06, n=5), results/softmax.json.
 """
 
-from experiments import flags
-from mnist_jax.config import Config
+import mnist_jax as mj
 
-RECIPE = Config(
-    experiment="softmax",
+EXPERIMENT = mj.Experiment(
+    "softmax",
     model="softmax",
     optimizer="adam",
     learning_rate=1e-3,
@@ -19,4 +18,4 @@ RECIPE = Config(
 )
 
 if __name__ == "__main__":
-    flags.main(RECIPE, __doc__)
+    mj.main(EXPERIMENT, __doc__)

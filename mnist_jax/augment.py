@@ -1,18 +1,25 @@
-"""Random small deformations of images, drawn from a key on the device, a batch at a time."""
+"""Random changes of images on the device, and AUGMENTATIONS, the table from a name to a function that makes one."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from mnist_jax.config import Config
+from mnist_jax.errors import get_entry
+from mnist_jax.fields import is_on
+from mnist_jax.types import Augment, Batch, Scalar
 
-def affine(key: jax.Array, image: jax.Array, rotation: float, zoom: float, shift: float) -> jax.Array:
-    """Turns, scales and moves each image by its own random amount about its centre, interpolating bilinearly.
+
+def random_affine(key: jax.Array, image: jax.Array, rotation: Scalar, zoom: Scalar, translation: Scalar) -> jax.Array:
+    """Rotates, scales and translates each image by its own random amount about its center, interpolating bilinearly.
 
     Args:
       key: [] typed PRNG key.
-      image: [B, H, W, C] float32; what comes in from outside the frame is 0.
-      rotation: largest turn, in degrees, either way.
-      zoom: largest change of scale, as a share, either way.
-      shift: largest move along each axis, in pixels, either way.
+      image: [B, H, W, C] float32; outside the frame it is 0.
+      rotation: largest rotation in degrees, either way; like the others a number or traced scalar.
+      zoom: largest change of scale, as a fraction, either way.
+      translation: largest shift along each axis in pixels, either way.
 
     Returns:
       [B, H, W, C] float32. The amounts are uniform and independent.
@@ -21,31 +28,79 @@ def affine(key: jax.Array, image: jax.Array, rotation: float, zoom: float, shift
 
     >>> import numpy as np
     >>> image = np.random.rand(2, 28, 28, 1).astype("float32")
-    >>> same = affine(jax.random.key(0), image, rotation=0.0, zoom=0.0, shift=0.0)
+    >>> same = random_affine(jax.random.key(0), image, rotation=0.0, zoom=0.0, translation=0.0)
     >>> bool(np.allclose(same, image, atol=1e-5))
     True
     """
     batch, height, width, channels = image.shape
-    draws = jax.random.uniform(key, (4, batch), minval=-1.0)
-    angle, scale = jnp.deg2rad(rotation) * draws[0], 1 + zoom * draws[1]
+    uniforms = jax.random.uniform(key, (4, batch), jnp.float32, minval=-1.0)
+    angle, scale = jnp.deg2rad(rotation) * uniforms[0], 1 + zoom * uniforms[1]
     cos, sin = jnp.cos(angle) / scale, jnp.sin(angle) / scale
 
-    y = (jnp.arange(height) - (height - 1) / 2)[None, :, None]
-    x = (jnp.arange(width) - (width - 1) / 2)[None, None, :]
-    cos, sin, down, right = (part[:, None, None] for part in (cos, sin, shift * draws[2], shift * draws[3]))
-    from_y = cos * y + sin * x + (height - 1) / 2 + down
-    from_x = cos * x - sin * y + (width - 1) / 2 + right
+    y = (jnp.arange(height, dtype=jnp.float32) - (height - 1) / 2)[None, :, None]
+    x = (jnp.arange(width, dtype=jnp.float32) - (width - 1) / 2)[None, None, :]
+    cos, sin, down, right = (
+        part[:, None, None] for part in (cos, sin, translation * uniforms[2], translation * uniforms[3])
+    )
+    source_y = cos * y + sin * x + (height - 1) / 2 + down
+    source_x = cos * x - sin * y + (width - 1) / 2 + right
 
-    # A frame of zeros, so that the four neighbours of every point exist; a point further out reads only zeros.
-    from_y, from_x = jnp.clip(from_y, -1, height) + 1, jnp.clip(from_x, -1, width) + 1
-    framed = jnp.pad(image, ((0, 0), (1, 2), (1, 2), (0, 0))).reshape(batch, -1, channels)
-    top, left = jnp.floor(from_y).astype(jnp.int32), jnp.floor(from_x).astype(jnp.int32)
-    below, beside = (from_y - top)[..., None], (from_x - left)[..., None]
+    # A frame of zeros, so that the four neighbors of every point exist; a point further out reads only zeros.
+    source_y, source_x = jnp.clip(source_y, -1, height) + 1, jnp.clip(source_x, -1, width) + 1
+    padded = jnp.pad(image, ((0, 0), (1, 2), (1, 2), (0, 0))).reshape(batch, -1, channels)
+    top, left = jnp.floor(source_y).astype(jnp.int32), jnp.floor(source_x).astype(jnp.int32)
+    frac_y, frac_x = (source_y - top)[..., None], (source_x - left)[..., None]
     corner = (top * (width + 3) + left).reshape(batch, -1)
 
-    def at(offset):
-        return jnp.take_along_axis(framed, (corner + offset)[..., None], axis=1).reshape(image.shape)
+    def at(offset: int) -> jax.Array:
+        return jnp.take_along_axis(padded, (corner + offset)[..., None], axis=1).reshape(image.shape)
 
-    upper = at(0) * (1 - beside) + at(1) * beside
-    lower = at(width + 3) * (1 - beside) + at(width + 4) * beside
-    return upper * (1 - below) + lower * below
+    upper = at(0) * (1 - frac_x) + at(1) * frac_x
+    lower = at(width + 3) * (1 - frac_x) + at(width + 4) * frac_x
+    return upper * (1 - frac_y) + lower * frac_y
+
+
+def make_affine(config: Config) -> Augment | None:
+    """Makes the random affine map of a configuration.
+
+    Args:
+      config: its `rotation`, `zoom` and `translation` may be traced.
+
+    Returns:
+      (key, batch) -> batch; None where all three are 0.
+    """
+    if not any(map(is_on, (config.rotation, config.zoom, config.translation))):
+        return None
+
+    def affine(key: jax.Array, batch: Batch) -> Batch:
+        image = random_affine(key, batch.image, config.rotation, config.zoom, config.translation)
+        return batch._replace(image=image)
+
+    return affine
+
+
+# name -> config -> (key, batch) -> batch, or None where the configuration turns it off
+AUGMENTATIONS: dict[str, Callable[[Config], Augment | None]] = {"affine": make_affine}
+
+
+def make_augment(config: Config) -> Augment | None:
+    """Chains the augmentations that a configuration names.
+
+    Args:
+      config: its `augmentations` are names in AUGMENTATIONS.
+
+    Returns:
+      (key, batch of float images) -> batch; None where there are none.
+
+    Raises:
+      ConfigError: no such augmentation.
+    """
+    makers = [get_entry(AUGMENTATIONS, "augmentations", name) for name in config.augmentations]
+    chain = [augment for augment in (make(config) for make in makers) if augment]
+
+    def augment_all(key: jax.Array, batch: Batch) -> Batch:
+        for number, augment in enumerate(chain):
+            batch = augment(jax.random.fold_in(key, number) if number else key, batch)
+        return batch
+
+    return augment_all if chain else None

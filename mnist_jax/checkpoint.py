@@ -1,7 +1,8 @@
-"""Save and restore a TrainState, with orbax; its keys are stored as the integers they are made of.
+"""Save and restore any pytree of arrays and PRNG keys, such as a TrainState, with orbax.
 
-A checkpoint is a folder: orbax's files, and MANIFEST with the SHA-256 of each of them, so that a damaged one is told
-from a whole one before any of it is believed. It appears whole or not at all.
+A checkpoint is a folder: orbax's files, and a manifest with the SHA-256 of each of them, so that a damaged one is
+recognized before any of it is used. It appears completely or not at all. orbax's CheckpointManager has neither the
+digests nor the one rename, and deletes by age alone, where the best on validation must stay.
 """
 
 import concurrent.futures
@@ -11,28 +12,51 @@ import json
 import os
 import pathlib
 import shutil
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mnist_jax.errors import DataError, first_line
+from mnist_jax.errors import DataError, summarize_exception
 from mnist_jax.files import read_json
-from mnist_jax.types import TrainState
+from mnist_jax.types import PyTree, Record, TrainState
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # of the manifest; another one is not read
+FORMAT = 3  # of the manifest and of the array's names; others are not read
 
 
-def _same_kind(saved: jax.Array, wanted: jax.Array) -> None:
-    if saved.shape != wanted.shape or saved.dtype != wanted.dtype:
-        raise ValueError(f"{saved.dtype}{list(saved.shape)} where {wanted.dtype}{list(wanted.shape)} is wanted")
+def _is_key(leaf: PyTree) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
 
 
-def _refuse_other_sizes(saved: Any, wanted: Any) -> None:
-    sizes = [sorted((leaf.dtype.name, leaf.shape) for leaf in jax.tree.leaves(tree)) for tree in (saved, wanted)]
-    if sizes[0] != sizes[1]:
-        raise ValueError("its arrays are of other sizes")
+def _to_arrays(tree: PyTree) -> dict[str, PyTree]:
+    """From each leaf's place in the tree to its array; a key becomes the integers that it is made of."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    names = [jax.tree_util.keystr(path) for path, _ in leaves]
+    return {
+        f"{number:05d}{name}": jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        for number, (name, (_, leaf)) in enumerate(zip(names, leaves, strict=True))
+    }
+
+
+def _to_host(leaf: PyTree) -> np.ndarray:
+    array = np.asarray(leaf)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)  # a Python float is no float64 to JAX
+
+
+def _key_impls(tree: PyTree) -> list[str]:
+    impls: list[str] = []
+
+    def collect(tree: PyTree) -> None:
+        impls.extend(str(jax.random.key_impl(leaf)) for leaf in jax.tree.leaves(tree) if _is_key(leaf))
+
+    jax.eval_shape(collect, tree)  # of a ShapeDtypeStruct JAX tells the kind of key only while it traces
+    return impls
+
+
+def _check_shape_dtype(name: str, saved: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruct) -> None:
+    if tuple(saved.shape) != target.shape or saved.dtype != target.dtype:
+        raise ValueError(f"{name[5:]} is {saved.dtype}{list(saved.shape)}, expected {target.dtype}{list(target.shape)}")
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
@@ -46,7 +70,7 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
     return digests
 
 
-def _seal(manifest: dict[str, Any]) -> str:
+def _manifest_digest(manifest: Record) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,13 +90,13 @@ def _sync(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def save_state(path: str | os.PathLike, state: TrainState, about: dict[str, Any] | None = None) -> None:
-    """Writes a state; the folder appears whole or not at all.
+def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | None = None) -> None:
+    """Writes a state; the folder appears completely or not at all.
 
     Args:
-      path: a folder, replaced if it is there.
-      state: what to save.
-      about: what else there is to say, of JSON's types; read_about gives it back.
+      path: a folder, replaced if it exists.
+      state: a pytree of arrays, numbers and typed PRNG keys; its dtypes become JAX's.
+      metadata: of JSON's types; read_metadata returns it.
 
     Raises:
       DataError: it can't be written, such as on a full disk; what was there before stays.
@@ -80,143 +104,158 @@ def save_state(path: str | os.PathLike, state: TrainState, about: dict[str, Any]
     import orbax.checkpoint as ocp
 
     path = pathlib.Path(path).absolute()
-    begun = f".{path.name}.{os.getpid()}"
+    arrays = {name: _to_host(leaf) for name, leaf in _to_arrays(state).items()}
+    tmp_name = f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        room = shutil.disk_usage(path.parent).free
-        if room < 2 * sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state))) + (1 << 20):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # orbax's threads tell it over many lines
+        free_bytes = shutil.disk_usage(path.parent).free
+        if free_bytes < 2 * sum(array.nbytes for array in arrays.values()) + (1 << 20):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # orbax's threads would report it over many lines
         for attempt in range(2):
-            aside = path.with_name(f"{begun}.{attempt}")
+            tmp = path.with_name(f"{tmp_name}.{attempt}")
             try:
                 with ocp.StandardCheckpointer() as checkpointer:
-                    checkpointer.save(aside, state._replace(key=jax.random.key_data(state.key))._asdict(), force=True)
+                    checkpointer.save(tmp, arrays, force=True)
                 break
-            except TimeoutError:  # orbax waits by the clock on the wall, which may have been set
+            except TimeoutError:  # orbax waits by the wall clock, which may have been set
                 if attempt:
                     raise
-        manifest = {"format": FORMAT, "about": about or {}, "files": _digests(aside)}
-        (aside / MANIFEST).write_text(json.dumps(manifest | {"sha256": _seal(manifest)}) + "\n")
-        _sync(aside)
+        manifest = {"format": FORMAT, "metadata": metadata or {}, "files": _digests(tmp), "keys": _key_impls(state)}
+        (tmp / MANIFEST).write_text(json.dumps(manifest | {"sha256": _manifest_digest(manifest)}) + "\n")
+        _sync(tmp)
         _remove(path)
-        aside.rename(path)
+        tmp.rename(path)
     except Exception as error:  # orbax raises many kinds, over many lines
-        for left in path.parent.glob(f"{begun}.*"):
-            _remove(left)
-        why = getattr(error, "strerror", None) or first_line(error).rpartition(": ")[2]
-        raise DataError(f"{path}: can't be written ({why}); make room, and start the same run again") from None
+        for leftover in path.parent.glob(f"{tmp_name}.*"):
+            _remove(leftover)
+        reason = getattr(error, "strerror", None) or summarize_exception(error).rpartition(": ")[2]
+        raise DataError(f"{path}: can't be written ({reason}); make room, and start the same run again") from None
 
 
-def read_about(path: str | os.PathLike) -> dict[str, Any]:
-    """Reads what save_state was told of a state, once every file has been found as it was written.
-
-    Args:
-      path: a folder that save_state wrote.
-
-    Returns:
-      Its `about`.
-
-    Raises:
-      DataError: the checkpoint is missing, damaged or of another version.
-    """
-    path = pathlib.Path(path).absolute()
+def _read_manifest(path: pathlib.Path) -> Record:
     if not path.is_dir():
         raise DataError(f"{path}: no such checkpoint; run the experiment again")
     try:
         if path.is_symlink() or (path / MANIFEST).is_symlink():
             raise ValueError("a symbolic link")
         if (path / MANIFEST).exists() and not (path / MANIFEST).is_file():
-            raise ValueError("its manifest is no file")
+            raise ValueError("its manifest is not a file")
         manifest = read_json(path / MANIFEST)
-        seal = manifest.pop("sha256")
+        digest = manifest.pop("sha256")
         if manifest["format"] != FORMAT:
             raise DataError(f"{path}: a checkpoint of another version of mnist_jax; run the experiment again")
-        if seal != _seal(manifest) or manifest["files"] != _digests(path):
-            raise ValueError("its files are not the ones that were written")
-        if not isinstance(manifest["about"], dict):
-            raise ValueError("its manifest says nothing of it")
-        return manifest["about"]
+        if digest != _manifest_digest(manifest) or manifest["files"] != _digests(path):
+            raise ValueError("its files are not those that were written")
+        if not isinstance(manifest["metadata"], dict) or not isinstance(manifest["keys"], list):
+            raise ValueError("its manifest is incomplete")
+        return manifest
     except DataError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: a damaged checkpoint ({str(error)[:80]}); run the experiment again") from None
 
 
-def restore_state(path: str | os.PathLike, like: TrainState) -> TrainState:
-    """Reads a state back.
+def read_metadata(path: str | os.PathLike[str]) -> Record:
+    """Reads the metadata of a checkpoint, after every file was found as it was written.
 
     Args:
       path: a folder that save_state wrote.
-      like: a state of the same shapes and dtypes, such as init_state or jax.eval_shape of it gives.
 
     Returns:
-      The saved state, equal bit for bit.
+      Its metadata.
 
     Raises:
-      DataError: the checkpoint is missing, damaged or of another network or version.
+      DataError: the checkpoint is missing, damaged or of another version.
+    """
+    return _read_manifest(pathlib.Path(path).absolute())["metadata"]
+
+
+def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
+    """Reads a state.
+
+    Args:
+      path: a folder that save_state wrote.
+      target: a pytree of the same structure, shapes and dtypes, such as init_state or jax.eval_shape of it returns.
+
+    Returns:
+      The saved state, equal bit for bit, in the target's structure.
+
+    Raises:
+      DataError: the checkpoint is missing, damaged or of another network, kind of key or version.
     """
     import orbax.checkpoint as ocp
 
     path = pathlib.Path(path).absolute()
-    read_about(path)
-    target = jax.eval_shape(lambda like: like._replace(key=jax.random.key_data(like.key))._asdict(), like)
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
+    manifest = _read_manifest(path)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(_to_arrays, target)
+    arrays = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()}
     try:
+        if manifest["keys"] != (impls := _key_impls(target)):
+            raise ValueError(f"its PRNG keys are {manifest['keys']}, expected {impls}")
         with ocp.StandardCheckpointer() as checkpointer:
-            _refuse_other_sizes(checkpointer.metadata(path).item_metadata.tree, target)  # before memory is taken
-            saved = checkpointer.restore(path, target)
-        jax.tree.map(_same_kind, saved, target)
+            saved_shapes = dict(checkpointer.metadata(path).item_metadata.tree)
+            if saved_shapes.keys() != arrays.keys():
+                different = sorted(name[5:] for name in saved_shapes.keys() ^ arrays.keys())
+                raise ValueError(f"its arrays have other names, such as {different[0]}")
+            for name, saved_shape in saved_shapes.items():  # before memory is allocated
+                _check_shape_dtype(name, saved_shape, arrays[name])
+            saved = checkpointer.restore(path, arrays)
     except Exception as error:  # orbax raises many kinds, over many lines
-        raise DataError(f"{path}: not a checkpoint of this network ({first_line(error)})") from None
-    return TrainState(**{**saved, "key": jax.random.wrap_key_data(saved["key"])})
+        raise DataError(f"{path}: not a checkpoint of this network ({summarize_exception(error)})") from None
+    leaves = [
+        jax.random.wrap_key_data(array, impl=impls.pop(0)) if _is_key(leaf) else array
+        for array, leaf in zip(saved.values(), jax.tree.leaves(target), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(target), leaves)
 
 
 class Checkpoints:
-    """A run's checkpoints, a folder a step; a thread writes them, one at a time, while training goes on."""
+    """The checkpoints of one seed, a folder per step; a thread writes them, one at a time, while training continues."""
 
-    def __init__(self, folder: pathlib.Path, keep: int):
-        """Args: folder, made if missing; keep, how many of the newest stay, beside the best on validation."""
-        self.folder, self.keep = folder, keep
-        self.thread, self.pending = concurrent.futures.ThreadPoolExecutor(1), None
+    def __init__(self, folder: pathlib.Path, max_to_keep: int):
+        """Args: folder, made if missing; max_to_keep, how many of the newest stay, beside the best on validation."""
+        self.folder, self.max_to_keep = folder, max_to_keep
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+        self.future: concurrent.futures.Future[None] | None = None
 
     def steps(self) -> list[int]:
-        """Lists the steps there are, the newest first."""
+        """Lists the steps that have a checkpoint, the newest first."""
         names = (path.name for path in self.folder.glob("[0-9]*"))
         return sorted((int(name) for name in names if name.isascii() and name.isdigit()), reverse=True)
 
-    def save(self, state: TrainState, about: dict[str, Any]) -> None:
-        """Begins to write a state, once the one before is written.
+    def save(self, state: TrainState, metadata: Record) -> None:
+        """Starts writing a state, once the previous one is written.
 
         Args:
-          state: what to save; it is copied first.
-          about: for save_state; its `best_step`, where it has one, names a step that stays.
+          state: what to save; it is copied first, since the next step may reuse its memory.
+          metadata: for save_state; its `best_step`, where it has one, names a step that stays.
 
         Raises:
-          DataError: the one before could not be written.
+          DataError: the previous one could not be written.
         """
         self.wait()
-        data = jax.tree.map(np.array, state._replace(key=jax.random.key_data(state.key)))
-        data = data._replace(key=jax.random.wrap_key_data(data.key))
-        self.pending = self.thread.submit(self._write, data, about)
+        copy = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.array(leaf), state)
+        key = jax.random.wrap_key_data(jnp.array(jax.random.key_data(state.key)), impl=jax.random.key_impl(state.key))
+        self.future = self.thread.submit(self._write, copy._replace(key=key), metadata)
 
     def wait(self) -> None:
-        """Waits for what is being written.
+        """Waits for the state that is being written.
 
         Raises:
           DataError: it could not be written.
         """
-        pending, self.pending = self.pending, None
-        if pending:
-            pending.result()
+        future, self.future = self.future, None
+        if future:
+            future.result()
 
     def close(self) -> None:
         """Ends the thread, after what it is writing."""
         self.thread.shutdown()
 
-    def _write(self, state: TrainState, about: dict[str, Any]) -> None:
-        save_state(self.folder / str(int(state.step)), state, about)
+    def _write(self, state: TrainState, metadata: Record) -> None:
+        save_state(self.folder / str(int(state.step)), state, metadata)
         reached = [step for step in self.steps() if step <= int(state.step)]  # a later one was found damaged
-        for step in reached[self.keep :]:
-            if step != about.get("best_step"):
+        for step in reached[self.max_to_keep :]:
+            if step != metadata.get("best_step"):
                 _remove(self.folder / str(step))

@@ -1,7 +1,7 @@
-"""What can go wrong by the user's hand: each error is one line that says what, where and how to mend it."""
+"""What can go wrong: each error is one line that names the argument or file, what is wrong, and how to fix it."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -10,68 +10,75 @@ T = TypeVar("T")
 class MnistJaxError(Exception):
     """The base of every error that this library raises on purpose.
 
-    `exit_status` is what a command ends with: 1 for a wrong file or a failed run, 2 for a wrong flag.
+    `exit_status` is what a command ends with: 1 for a bad file or a failed run, 2 for a bad flag.
     """
 
     exit_status = 1
 
 
 class ConfigError(MnistJaxError, ValueError):
-    """A wrong flag or configuration value."""
+    """An invalid configuration value; the message begins with the name of its field."""
+
+    exit_status = 2
+
+
+class ArgumentError(MnistJaxError, ValueError):
+    """Arrays or functions that do not fit each other: shapes, dtypes, signatures. Raised while a program is traced."""
 
     exit_status = 2
 
 
 class DataError(MnistJaxError, ValueError):
-    """A missing, broken or unfit data file."""
+    """A missing, damaged or unsuitable file."""
 
 
 class DivergedError(MnistJaxError):
-    """The loss stopped being a finite number."""
+    """The loss or a parameter is no longer finite."""
 
 
-class StoppedError(MnistJaxError):
-    """A signal ended the run before its time, after it was saved; `exit_status` is 128 and the signal's number."""
+class InterruptedRunError(MnistJaxError):
+    """A signal ended the run after its state was saved; `exit_status` is 128 plus the signal's number."""
 
 
-def first_line(error: BaseException) -> str:
-    """What an error of somebody else's says, as a part of one line of ours.
+def summarize_exception(error: BaseException) -> str:
+    """Shortens the message of another library's exception so that it fits into one line.
 
     Args:
-      error: any.
+      error: any exception.
 
     Returns:
-      Its first line, or its kind where it says nothing; 160 characters at most.
+      The first line of its message, or its type where it has none; at most 160 characters.
 
-    >>> first_line(ValueError("wrong\\nand long")), first_line(EOFError())
+    >>> summarize_exception(ValueError("wrong\\nand long")), summarize_exception(EOFError())
     ('wrong', 'EOFError')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def nearest(name: str, known) -> str:
-    """Says which of the known names is nearest to a wrong one, then all of them.
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Suggests the closest known name, then lists all of them.
 
     Args:
-      name: what the user wrote.
-      known: the names there are.
+      name: the name that was not found.
+      known: the names that exist.
 
     Returns:
-      Half a sentence for the end of an error.
+      A phrase to end an error message with.
 
-    >>> nearest("adm", ["sgd", "adam"])
+    >>> suggest_name("adm", ["sgd", "adam"])
     "did you mean 'adam'? Known: adam, sgd"
     """
+    known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean {close[0]!r}? " if close else "") + "Known: " + ", ".join(sorted(known))
+    return (f"did you mean {close[0]!r}? " if close else "") + "Known: " + ", ".join(known)
 
 
-def lookup(table: Mapping[str, T], flag: str, name: str) -> T:
-    """Takes an entry of one of the tables (MODELS, LOSSES, OPTIMIZERS) by the name the user gave.
+def get_entry(table: Mapping[str, T], what: str, name: str) -> T:
+    """Gets an entry of a table (MODELS, LOSSES, OPTIMIZERS, ...) by name.
 
     Args:
       table: from names to entries.
-      flag: the flag that the name came from, without dashes.
+      what: the argument that the name was given for.
       name: the name.
 
     Returns:
@@ -81,5 +88,5 @@ def lookup(table: Mapping[str, T], flag: str, name: str) -> T:
       ConfigError: there is no such entry.
     """
     if name not in table:
-        raise ConfigError(f"--{flag}={name}: there is no such {flag}; {nearest(name, table)}")
+        raise ConfigError(f"{what}={name}: there is no such {what}; {suggest_name(name, table)}")
     return table[name]

@@ -1,16 +1,17 @@
-"""Text and JSON files: written whole or not at all, read with a limit."""
+"""Text and JSON files: written completely or not at all, read with a size limit."""
 
 import json
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, TypeAlias
 
-MAX_BYTES = 1 << 24
+Json: TypeAlias = Any  # what json.loads returns
+MAX_TEXT_BYTES = 1 << 24
 
 
-def expanded(path: str | os.PathLike) -> pathlib.Path:
-    """Reads a leading ~ as the user's home; a user who is not known stays as written.
+def expand_user(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Replaces a leading ~ by the home directory; unlike pathlib, leaves an unknown user's as it is.
 
     Args:
       path: as the user wrote it.
@@ -21,82 +22,82 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(path))
 
 
-def aside(path: pathlib.Path) -> pathlib.Path:
-    """Names the hidden file beside a path that is written first, then renamed to it: it appears whole or not at all.
+def temp_path(path: pathlib.Path) -> pathlib.Path:
+    """Names the hidden file that is written first and then renamed to the path, so that no reader sees half a file.
 
     Args:
-      path: what is to be written.
+      path: the file to write.
 
     Returns:
-      A path in the same folder, this process's own.
+      A path in the same folder that no other process uses.
     """
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
-def _plain(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: null stands for them."""
+def _nan_to_null(value: Json) -> Json:
+    """JSON has neither NaN nor infinity: null replaces them."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _nan_to_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_nan_to_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: pathlib.Path, *values: Any) -> None:
-    """Writes a JSON file that appears whole or not at all: one value indented, or one value a line for .jsonl.
+def write_json(path: pathlib.Path, *values: Json) -> None:
+    """Writes a JSON file atomically: one indented value, or for .jsonl one value per line.
 
     Args:
-      path: where to.
+      path: the file.
       *values: what to write.
     """
     indent = None if path.suffix == ".jsonl" else 2
-    begun = aside(path)
-    with begun.open("w") as file:
-        file.write("".join(json.dumps(_plain(value), indent=indent) + "\n" for value in values))
+    tmp = temp_path(path)
+    with tmp.open("w") as file:
+        file.write("".join(json.dumps(_nan_to_null(value), indent=indent) + "\n" for value in values))
         file.flush()
         os.fsync(file.fileno())
-    begun.replace(path)
+    tmp.replace(path)
 
 
-def append_json(path: pathlib.Path, value: Any) -> None:
-    """Adds a line to a .jsonl file.
+def append_json(path: pathlib.Path, value: Json) -> None:
+    """Appends a line to a .jsonl file.
 
     Args:
       path: the file.
       value: what to write.
     """
     with path.open("a") as file:
-        file.write(json.dumps(_plain(value)) + "\n")
+        file.write(json.dumps(_nan_to_null(value)) + "\n")
 
 
-def read_text(path: str | os.PathLike) -> str:
-    """Reads a text file, of at most MAX_BYTES.
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Reads a text file of at most MAX_TEXT_BYTES.
 
     Args:
       path: the file.
 
     Returns:
-      What it holds.
+      Its content.
 
     Raises:
       OSError: it can't be read.
-      ValueError: it is too large, or no UTF-8.
+      ValueError: it is too large, or not UTF-8.
     """
     with pathlib.Path(path).open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES} bytes")
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError(f"more than {MAX_TEXT_BYTES} bytes")
     return content.decode()
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file, of at most MAX_BYTES.
+def read_json(path: str | os.PathLike[str]) -> Json:
+    """Reads a JSON file of at most MAX_TEXT_BYTES.
 
     Args:
       path: the file.
 
     Returns:
-      What it holds.
+      Its value.
 
     Raises:
       OSError: it can't be read.

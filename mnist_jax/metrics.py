@@ -1,98 +1,124 @@
-"""Metrics as sums with a count: merged exactly, divided once."""
+"""METRICS, the table of metrics (logits, batch) -> Mean, and how they are merged and divided."""
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mnist_jax.types import Metrics
+from mnist_jax.config import Config
+from mnist_jax.errors import ArgumentError, get_entry
+from mnist_jax.types import Batch, LossFn, Mean, Metric, Metrics
 
 
-def from_logits(loss: jax.Array, logits: jax.Array, label: jax.Array, mask: jax.Array) -> Metrics:
-    """Sums one batch.
-
-    Args:
-      loss: [B] float32, per example.
-      logits: [B, classes] float32.
-      label: [B] int32.
-      mask: [B] bool; False rows count for nothing, whatever they hold.
-
-    Returns:
-      Metrics of scalars.
-    """
-    hit = jnp.argmax(logits, axis=-1) == label
-    return Metrics(
-        count=jnp.sum(mask, dtype=jnp.int32),
-        loss=jnp.sum(jnp.where(mask, loss, 0.0)),
-        correct=jnp.sum(hit & mask, dtype=jnp.int32),
+def _classes(name: str, logits: jax.Array, batch: Batch) -> jax.Array:
+    """[B] int: the labels' classes; of soft labels, the most probable."""
+    if batch.label.shape == logits.shape and jnp.issubdtype(batch.label.dtype, jnp.floating):
+        return jnp.argmax(batch.label, axis=-1)
+    if batch.label.shape == logits.shape[:-1] and jnp.issubdtype(batch.label.dtype, jnp.integer):
+        return batch.label
+    raise ArgumentError(
+        f"{name}: logits of shape {logits.shape} need integer labels of shape {logits.shape[:-1]} or float ones of "
+        f"shape {logits.shape}; these are {batch.label.dtype} of shape {batch.label.shape}"
     )
 
 
-def merge(steps: Metrics) -> Metrics:
+def accuracy(logits: jax.Array, batch: Batch) -> Mean:
+    """Counts the examples whose largest logit is the label's.
+
+    Args:
+      logits: [B, K] float32.
+      batch: its labels are [B] int, or [B, K] float: soft labels, of which the largest counts.
+
+    Returns:
+      A Mean of scalars, 0 to 1.
+    """
+    return Mean.of(jnp.argmax(logits, axis=-1) == _classes("accuracy", logits, batch), batch.mask)
+
+
+def top_5_accuracy(logits: jax.Array, batch: Batch) -> Mean:
+    """Counts the examples whose label is among the five largest logits.
+
+    Args:
+      logits: [B, K] float32.
+      batch: as for accuracy.
+
+    Returns:
+      A Mean of scalars, 0 to 1.
+    """
+    _, top = jax.lax.top_k(logits, min(5, logits.shape[-1]))
+    classes = _classes("top_5_accuracy", logits, batch)
+    return Mean.of(jnp.any(top == classes[:, None], axis=-1), batch.mask)
+
+
+METRICS: dict[str, Metric] = {"accuracy": accuracy, "top_5_accuracy": top_5_accuracy}
+
+
+def make_metrics(config: Config) -> dict[str, Metric]:
+    """Looks up the metrics that a configuration names.
+
+    Args:
+      config: its `metrics` are names in METRICS.
+
+    Returns:
+      The metrics by name.
+
+    Raises:
+      ConfigError: no such metric.
+    """
+    return {name: get_entry(METRICS, "metrics", name) for name in config.metrics}
+
+
+def batch_metrics(loss: LossFn, metrics: Mapping[str, Metric], outputs: object, batch: Batch) -> Metrics:
+    """Measures one batch.
+
+    Args:
+      loss: (outputs, batch) -> [B].
+      metrics: by name.
+      outputs: of the network: [B, K] logits, or a tuple that begins with them; the loss sees all, metrics the logits.
+      batch: what the network saw.
+
+    Returns:
+      The loss and each metric, of scalars.
+
+    Raises:
+      ArgumentError: the loss is not one number per example.
+    """
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
+    per_example = loss(outputs, batch)
+    if per_example.shape != batch.label.shape[:1]:
+        raise ArgumentError(
+            f"loss: returned shape {per_example.shape} for a batch of {batch.label.shape[0]}; it must return one "
+            "number per example, not their mean, so that masked examples can be left out"
+        )
+    measured = {name: metric(logits, batch) for name, metric in metrics.items()}
+    return {"loss": Mean.of(per_example, batch.mask), **measured}
+
+
+def sum_over_steps(per_step: Metrics) -> Metrics:
     """Adds up metrics of several steps.
 
     Args:
-      steps: Metrics of [S] arrays.
+      per_step: of [S] arrays.
 
     Returns:
       Metrics of scalars.
     """
-    return Metrics(*(jnp.sum(field, axis=0, dtype=field.dtype) for field in steps))
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0, dtype=leaf.dtype), per_step)
 
 
 def compute(metrics: Metrics) -> dict[str, float]:
-    """Divides the sums by the count, once.
+    """Divides each metric's total by its count.
 
     Args:
-      metrics: Metrics of scalars.
+      metrics: of scalars.
 
     Returns:
-      `count`, and mean `loss` and `accuracy` (0 to 1); these are NaN where nothing was counted.
+      The mean of each, and `count`, the number of examples; a mean is NaN where nothing was counted.
 
-    >>> compute(Metrics(count=4, loss=2.0, correct=3))
+    >>> compute({"loss": Mean(2.0, 4), "accuracy": Mean(3, 4)})
     {'count': 4, 'loss': 0.5, 'accuracy': 0.75}
     """
-    count = int(metrics.count)
-    if not count:
-        return {"count": 0, "loss": float("nan"), "accuracy": float("nan")}
-    return {"count": count, "loss": float(metrics.loss) / count, "accuracy": int(metrics.correct) / count}
-
-
-def confusion_matrix(labels: np.ndarray, answers: np.ndarray, classes: int) -> np.ndarray:
-    """Counts what was taken for what.
-
-    Args:
-      labels: [N] int.
-      answers: [N] int, what the network said.
-      classes: number of classes.
-
-    Returns:
-      [classes, classes] int64; rows are labels, columns answers.
-
-    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    return np.bincount(labels * classes + answers, minlength=classes * classes).reshape(classes, classes)
-
-
-def per_class(matrix: np.ndarray) -> list[dict[str, float | int | None]]:
-    """Computes each class's precision and recall.
-
-    Args:
-      matrix: [classes, classes] int; rows are labels, columns answers.
-
-    Returns:
-      A dict a class: `precision` (share of its answers that are right), `recall` (share of its images that were found)
-      and `count`; None where nothing was to be divided.
-
-    >>> per_class(np.array([[1, 1], [0, 0]]))[1]
-    {'precision': 0.0, 'recall': None, 'count': 0}
-    """
-    right, labelled, answered = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    return [
-        {
-            "precision": float(right[i] / answered[i]) if answered[i] else None,
-            "recall": float(right[i] / labelled[i]) if labelled[i] else None,
-            "count": int(labelled[i]),
-        }
-        for i in range(len(matrix))
-    ]
+    means = {
+        name: float(mean.total) / int(mean.count) if int(mean.count) else float("nan") for name, mean in metrics.items()
+    }
+    return {"count": int(metrics["loss"].count), "loss": means.pop("loss"), **means}

@@ -1,47 +1,51 @@
-"""Flax Linen modules, and MODELS, the table from a name to a module. Linen stays in this file.
+"""Flax Linen modules, and MODELS, the table from a name to a function that makes one of a configuration.
 
-Every module is called as (image, train, mask): image [B, H, W, C] float32 in [0, 1]; train says whether dropout drops
-and batch norm learns; mask [B] bool, or None for all, says which rows batch norm may learn from. It returns [B,
-classes] float32 logits.
+Every module is called as (image, train, mask): image [B, H, W, C] float32, in [0, 1]; train says whether dropout drops
+and batch norm learns; mask [B] bool, or None for all, says which rows batch norm may learn from. It returns
+[B, num_classes] float32 logits.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mnist_jax.adapters import AnyModel
 from mnist_jax.config import Config
-from mnist_jax.errors import ConfigError, lookup
-from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, convolution, dense_product, dropout, max_pool, unpromoted
+from mnist_jax.errors import ArgumentError, get_entry
+from mnist_jax.fields import is_on
+from mnist_jax.kernels import conv2d, dropout, max_pool
+from mnist_jax.layers import ACTIVATIONS, INITIALIZERS
+from mnist_jax.matmul import dot_general, no_dtype_promotion
 
-NORMS = ("none", "batch", "layer")
+MakeModel: TypeAlias = Callable[[Config, int], AnyModel]
 CELLS = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
-TOKENS = ("patches", "grey")
 
 
-class Network(nn.Module):
-    """What all networks share: the choices of their hidden layers.
+class BaseClassifier(nn.Module):
+    """What all networks share: the options of their hidden layers.
 
     Attributes:
-      classes: number of outputs.
-      hidden: units of each hidden layer.
+      num_classes: number of outputs.
+      hidden_sizes: units of each hidden layer.
       activation: function after each hidden layer.
-      kernel_init: initialiser of every kernel.
-      norm: one of NORMS, applied before each activation.
-      dropout: share of activations dropped in training.
+      kernel_init: initializer of every kernel.
+      norm: "none", "batch" or "layer", applied before each activation.
+      dropout: fraction of activations dropped in training.
     """
 
-    classes: int = 10
-    hidden: Sequence[int] = ()
+    num_classes: int = 10
+    hidden_sizes: Sequence[int] = ()
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     kernel_init: Callable[..., jax.Array] = nn.initializers.glorot_uniform()
     norm: str = "none"
-    dropout: float = 0.0
+    dropout: float | jax.Array = 0.0
 
     @nn.nowrap
-    def activate(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Normalises, then activates."""
+    def norm_act(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
+        """Normalizes, then activates."""
         if self.norm == "batch":
             mask = None if mask is None else mask.reshape(-1, *[1] * (x.ndim - 1))
             x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x, mask=mask)
@@ -50,46 +54,46 @@ class Network(nn.Module):
         return self.activation(x)
 
     @nn.nowrap
-    def drop(self, x: jax.Array, train: bool) -> jax.Array:
+    def dropout_layer(self, x: jax.Array, train: bool) -> jax.Array:
         """Drops activations in training (N. Srivastava et al., Dropout, JMLR 2014)."""
-        return dropout(self.make_rng("dropout"), x, self.dropout) if train and self.dropout else x
+        return dropout(self.make_rng("dropout"), x, self.dropout) if train and is_on(self.dropout) else x
 
     @nn.nowrap
-    def convolve(self, x: jax.Array, filters: int, size: int, padding: str) -> jax.Array:
-        """Convolves with square kernels, by the way that is fast on the platform."""
+    def conv(self, x: jax.Array, filters: int, size: int, padding: str) -> jax.Array:
+        """Convolves with square kernels."""
         layer = nn.Conv(
             filters,
             (size, size),
             padding=padding,
             kernel_init=self.kernel_init,
-            conv_general_dilated=convolution,
-            promote_dtype=unpromoted,
+            conv_general_dilated=conv2d,
+            promote_dtype=no_dtype_promotion,
         )
         return layer(x)
 
     @nn.nowrap
     def dense(self, x: jax.Array, units: int) -> jax.Array:
-        """A dense layer, its product by the way that is fast on the platform."""
-        layer = nn.Dense(units, kernel_init=self.kernel_init, dot_general=dense_product, promote_dtype=unpromoted)
+        """Applies a dense layer."""
+        layer = nn.Dense(units, kernel_init=self.kernel_init, dot_general=dot_general, promote_dtype=no_dtype_promotion)
         return layer(x)
 
 
-class Perceptron(Network):
-    """A fully connected network; the lecture's baseline has hidden=(784,), softmax regression has hidden=().
+class Perceptron(BaseClassifier):
+    """A fully connected network: the baseline of the lecture with hidden_sizes=(784,), softmax regression with ().
 
     Dropout comes after each hidden layer.
     """
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        x = image.reshape(len(image), -1)
-        for units in self.hidden:
-            x = self.drop(self.activate(self.dense(x, units), train, mask), train)
-        return self.dense(x, self.classes)
+        x = image.reshape(image.shape[0], -1)
+        for units in self.hidden_sizes:
+            x = self.dropout_layer(self.norm_act(self.dense(x, units), train, mask), train)
+        return self.dense(x, self.num_classes)
 
 
-class CNN(Network):
-    """Stages of convolution and max-pooling, then dense layers; the lecture's has one stage and hidden=(128,).
+class CNN(BaseClassifier):
+    """Stages of convolution and max-pooling, then dense layers; the lecture's has one stage and hidden_sizes=(128,).
 
     Dropout comes after each stage, and not in the dense end, as in the lecture.
 
@@ -106,21 +110,21 @@ class CNN(Network):
         x, size = image, self.kernel_size
         for filters in self.filters:
             if min(x.shape[1:3]) <= size:
-                raise ConfigError(
-                    f"--filters={','.join(map(str, self.filters))}: images of {image.shape[1]}x{image.shape[2]} are "
-                    f"too small for {len(self.filters)} stages of --kernel_size={self.kernel_size}"
+                raise ArgumentError(
+                    f"filters={','.join(map(str, self.filters))}: images of {image.shape[1]}x{image.shape[2]} are "
+                    f"too small for {len(self.filters)} stages with kernel_size={self.kernel_size}"
                 )
-            x = self.convolve(x, filters, size, "VALID")
-            x = self.drop(max_pool(self.activate(x, train, mask)), train)
+            x = self.conv(x, filters, size, "VALID")
+            x = self.dropout_layer(max_pool(self.norm_act(x, train, mask)), train)
             size = 3
-        x = x.reshape(len(x), -1)
-        for units in self.hidden:
-            x = self.activate(self.dense(x, units), train, mask)
-        return self.dense(x, self.classes)
+        x = x.reshape(x.shape[0], -1)
+        for units in self.hidden_sizes:
+            x = self.norm_act(self.dense(x, units), train, mask)
+        return self.dense(x, self.num_classes)
 
 
-class DeepCNN(Network):
-    """A deep convolutional network: one wide convolution, then two of 3x3 a stage, with pooling between the stages.
+class DeepCNN(BaseClassifier):
+    """A deep convolutional network: one wide conv2d, then two of 3x3 a stage, with pooling between the stages.
 
     Dropout comes once, before the dense end.
 
@@ -140,26 +144,26 @@ class DeepCNN(Network):
         for stage, filters in enumerate(self.filters):
             x = max_pool(x) if stage else x
             if 0 in x.shape:
-                raise ConfigError(
-                    f"--filters={','.join(map(str, self.filters))}: images of {image.shape[1]}x{image.shape[2]} can't "
+                raise ArgumentError(
+                    f"filters={','.join(map(str, self.filters))}: images of {image.shape[1]}x{image.shape[2]} can't "
                     f"be halved {stage} times"
                 )
             for _ in range(2 if stage else 1):
-                x = self.convolve(x, filters, 3 if stage else self.kernel_size, "SAME")
-                x = self.activate(x, train, mask)
-        x = self.drop(x.reshape(len(x), -1), train)
-        for units in self.hidden:
-            x = self.activate(self.dense(x, units), train, mask)
-        return self.dense(x, self.classes)
+                x = self.conv(x, filters, 3 if stage else self.kernel_size, "SAME")
+                x = self.norm_act(x, train, mask)
+        x = self.dropout_layer(x.reshape(x.shape[0], -1), train)
+        for units in self.hidden_sizes:
+            x = self.norm_act(self.dense(x, units), train, mask)
+        return self.dense(x, self.num_classes)
 
 
-class RNN(Network):
+class RNN(BaseClassifier):
     """A recurrent network that reads the image from top to bottom, a row at a time.
 
     Dropout comes after each recurrent layer; the activation is the cell's own.
 
     Attributes:
-      hidden: units of each recurrent layer.
+      hidden_sizes: units of each recurrent layer.
       cell: a name in CELLS.
 
     Source: S. Hochreiter and J. Schmidhuber, Long short-term memory, 1997; K. Cho et al., 2014 (the GRU).
@@ -169,26 +173,27 @@ class RNN(Network):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        if not self.hidden:
-            raise ConfigError("--hidden=: a recurrent network needs at least one layer")
+        if not self.hidden_sizes:
+            raise ArgumentError("hidden_sizes=: a recurrent network needs at least one layer")
         x = image.reshape(*image.shape[:2], -1)
-        for units in self.hidden:
+        for units in self.hidden_sizes:
             cell = CELLS[self.cell](units, kernel_init=self.kernel_init, activation_fn=self.activation)
-            x = nn.RNN(cell)(x)
+            outputs: Any = nn.RNN(cell)(x)
+            x = outputs
             if self.norm == "layer":
                 x = nn.LayerNorm()(x)
-            x = self.drop(x, train)
-        return self.dense(x[:, -1], self.classes)
+            x = self.dropout_layer(x, train)
+        return self.dense(x[:, -1], self.num_classes)
 
 
-class Embedding(Network):
+class ViT(BaseClassifier):
     """Tokens, embedded with their positions, through attention blocks, averaged.
 
     Dropout comes after each half of a block. Layer norm is where transformers have it; `norm` adds to it.
 
     Attributes:
-      hidden: units of the dense half of each block.
-      tokens: 'patches' of 4x4 pixels, or the 'grey' level, one of 16, of each pixel of the image at half its size.
+      hidden_sizes: units of the dense half of each block.
+      tokens: "patches" of 4x4 pixels, or the "intensity" (16 levels) of each pixel of the image at half its size.
       width: size of the embedding.
 
     Source: A. Vaswani et al., Attention is all you need, 2017; A. Dosovitskiy et al., An image is worth
@@ -203,71 +208,91 @@ class Embedding(Network):
         side = 4 if self.tokens == "patches" else 2
         bottom, right = (-image.shape[1] % side, -image.shape[2] % side)
         x = jnp.pad(image, ((0, 0), (0, bottom), (0, right), (0, 0)))
-        rows, columns = x.shape[1] // side, x.shape[2] // side
-        x = x.reshape(len(x), rows, side, columns, side, -1).swapaxes(2, 3).reshape(len(x), rows * columns, -1)
+        rows, cols = x.shape[1] // side, x.shape[2] // side
+        x = x.reshape(x.shape[0], rows, side, cols, side, -1).swapaxes(2, 3).reshape(x.shape[0], rows * cols, -1)
         if self.tokens == "patches":
             x = self.dense(x, self.width)
         else:
             levels = jnp.minimum(x.mean(axis=-1) * 16, 15).astype(jnp.int32)
             x = nn.Embed(16, self.width)(levels)
-        x = x + nn.Embed(rows * columns, self.width, name="positions")(jnp.arange(rows * columns))[None]
-        for units in self.hidden:
+        x = x + nn.Embed(rows * cols, self.width, name="positions")(jnp.arange(rows * cols))[None]
+        for units in self.hidden_sizes:
             attention = nn.MultiHeadDotProductAttention(num_heads=4, kernel_init=self.kernel_init)
-            x = x + self.drop(attention(nn.LayerNorm()(x).astype(image.dtype)), train)
-            y = self.activate(self.dense(nn.LayerNorm()(x), units), train, mask)
-            x = x + self.drop(self.dense(y, self.width), train)
-        return self.dense(nn.LayerNorm()(x).mean(axis=1), self.classes)
+            x = x + self.dropout_layer(attention(nn.LayerNorm()(x).astype(image.dtype)), train)
+            y = self.norm_act(self.dense(nn.LayerNorm()(x), units), train, mask)
+            x = x + self.dropout_layer(self.dense(y, self.width), train)
+        return self.dense(nn.LayerNorm()(x).mean(axis=1), self.num_classes)
 
 
-MODELS = {
-    "softmax": lambda config, common: Perceptron(hidden=(), **common),
-    "perceptron": lambda config, common: Perceptron(hidden=config.hidden, **common),
-    "cnn": lambda config, common: CNN(
-        hidden=config.hidden, filters=config.filters, kernel_size=config.kernel_size, **common
-    ),
-    "deep_cnn": lambda config, common: DeepCNN(
-        hidden=config.hidden, filters=config.filters, kernel_size=config.kernel_size, **common
-    ),
-    "rnn": lambda config, common: RNN(hidden=config.hidden, cell=config.cell, **common),
-    "embedding": lambda config, common: Embedding(hidden=config.hidden, tokens=config.tokens, **common),
-}
-
-
-def tabulate(model: nn.Module, shape: tuple[int, ...]) -> str:
-    """Lists a model's layers, with their shapes and numbers of parameters.
+def shared_kwargs(config: Config, num_classes: int) -> dict[str, Any]:
+    """Returns the arguments that every BaseClassifier takes from a configuration.
 
     Args:
-      model: of MODELS.
-      shape: (H, W, C) of the images.
+      config: its `activation` is a name in ACTIVATIONS, its `kernel_init` one in INITIALIZERS.
+      num_classes: number of outputs.
 
     Returns:
-      A table of text.
-    """
-    image = jnp.zeros((1, *shape), jnp.float32)
-    return model.tabulate(jax.random.key(0), image, console_kwargs={"width": 120, "force_terminal": False})
-
-
-def make_model(config: Config, classes: int) -> nn.Module:
-    """Makes the module that a configuration names.
-
-    Args:
-      config: its `model` is a name in MODELS, its `activation` one in ACTIVATIONS, and so on.
-      classes: number of outputs.
-
-    Returns:
-      A module with `init(rngs, image, train)` and `apply(variables, image, train, mask)`, which gives [B, classes]
-      logits.
+      Keyword arguments.
 
     Raises:
-      ConfigError: no such model, activation, initialiser, norm, cell or tokens.
+      ConfigError: no such activation or initializer.
     """
-    for flag, known in {"norm": NORMS, "cell": CELLS, "tokens": TOKENS}.items():
-        lookup(dict.fromkeys(known), flag, getattr(config, flag))
-    common = dict(
-        classes=classes,
-        activation=lookup(ACTIVATIONS, "activation", config.activation),
-        kernel_init=lookup(INITIALIZERS, "kernel_init", config.kernel_init),
+    return dict(
+        num_classes=num_classes,
+        activation=get_entry(ACTIVATIONS, "activation", config.activation),
+        kernel_init=get_entry(INITIALIZERS, "kernel_init", config.kernel_init),
         norm=config.norm,
         dropout=config.dropout,
     )
-    return lookup(MODELS, "model", config.model)(config, common)
+
+
+def _perceptron(config: Config, num_classes: int) -> nn.Module:
+    return Perceptron(hidden_sizes=config.hidden_sizes, **shared_kwargs(config, num_classes))
+
+
+def _softmax(config: Config, num_classes: int) -> nn.Module:
+    return Perceptron(hidden_sizes=(), **shared_kwargs(config, num_classes))
+
+
+def _convolutional(module: type[CNN] | type[DeepCNN]) -> MakeModel:
+    return lambda config, num_classes: module(
+        hidden_sizes=config.hidden_sizes,
+        filters=config.filters,
+        kernel_size=config.kernel_size,
+        **shared_kwargs(config, num_classes),
+    )
+
+
+def _rnn(config: Config, num_classes: int) -> nn.Module:
+    return RNN(hidden_sizes=config.hidden_sizes, cell=config.cell, **shared_kwargs(config, num_classes))
+
+
+def _vit(config: Config, num_classes: int) -> nn.Module:
+    return ViT(hidden_sizes=config.hidden_sizes, tokens=config.tokens, **shared_kwargs(config, num_classes))
+
+
+# name -> (config, number of classes) -> a Linen module or a Model
+MODELS: dict[str, MakeModel] = {
+    "softmax": _softmax,
+    "perceptron": _perceptron,
+    "cnn": _convolutional(CNN),
+    "deep_cnn": _convolutional(DeepCNN),
+    "rnn": _rnn,
+    "vit": _vit,
+}
+
+
+def make_model(config: Config, num_classes: int) -> AnyModel:
+    """Makes the model that a configuration names.
+
+    Args:
+      config: its `model` is a name in MODELS; `dropout` may be traced.
+      num_classes: number of outputs.
+
+    Returns:
+      What the table's entry returns, such as a Linen module.
+
+    Raises:
+      ConfigError: no such model, activation or initializer.
+    """
+    return get_entry(MODELS, "model", config.model)(config, num_classes)

@@ -1,16 +1,19 @@
-"""OPTIMIZERS and SCHEDULES, optax's, by their Keras names, and the one function that makes an optimizer of them."""
+"""OPTIMIZERS and SCHEDULES, optax's, by their Keras names, and the function that makes an optimizer of them."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
 from mnist_jax.config import Config
-from mnist_jax.errors import ConfigError, lookup
-from mnist_jax.types import Hyperparams
+from mnist_jax.errors import ConfigError, get_entry, suggest_name
+from mnist_jax.fields import is_on, is_traced
 
-# https://keras.io/api/optimizers/
-OPTIMIZERS = {
+# name -> (learning_rate, **arguments) -> optimizer; https://keras.io/api/optimizers/
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adadelta": optax.adadelta,
     "adagrad": optax.adagrad,
     "adam": optax.adam,
@@ -24,8 +27,8 @@ OPTIMIZERS = {
     "sgd": optax.sgd,
 }
 
-# steps -> schedule of the share of the learning rate, over that many steps.
-SCHEDULES = {
+# name -> steps -> multiplier of the learning rate at each of that many steps
+SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
     "constant": lambda steps: optax.constant_schedule(1.0),
     "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
     "exponential": lambda steps: optax.exponential_decay(1.0, steps, decay_rate=0.01),
@@ -35,72 +38,102 @@ SCHEDULES = {
 }
 
 
-def make_schedule(config: Config, hparams: Hyperparams, steps: int) -> optax.Schedule:
-    """Makes the course of the learning rate.
+def _is_scheduled(config: Config) -> bool:
+    return config.schedule != "constant" or bool(config.warmup_epochs)
+
+
+def make_schedule(config: Config, steps: int | None) -> optax.Schedule:
+    """Makes the schedule of the learning rate.
 
     Args:
-      config: `schedule` is a name in SCHEDULES; `warmup_epochs` of its `epochs` rise linearly from 0 before it.
-      hparams: its `learning_rate`, the highest, may be a traced scalar.
-      steps: updates of the whole run.
+      config: `schedule` is a name in SCHEDULES; `warmup_epochs` of its `epochs` rise linearly from 0 before it; its
+        `learning_rate`, the peak, may be traced.
+      steps: updates of the whole run; None where they are not known, which only a constant rate allows.
 
     Returns:
       step -> learning rate. cosine and linear fall to 0, exponential to a hundredth; step falls to a tenth at half and
       again at three quarters; one_cycle rises from a 25th for the first 0.3 and falls to a 10,000th of that.
 
     Raises:
-      ConfigError: no such schedule, or a warm-up that is longer than the run.
+      ConfigError: no such schedule, one that needs `steps`, or a warm-up that is longer than the run.
 
-    >>> schedule = make_schedule(Config(schedule="linear"), Hyperparams(0.5), steps=100)
+    >>> schedule = make_schedule(Config(schedule="linear", learning_rate=0.5), steps=100)
     >>> [float(schedule(step)) for step in (0, 50, 100)]
     [0.5, 0.25, 0.0]
     """
-    course = lookup(SCHEDULES, "schedule", config.schedule)
+    make_multiplier = get_entry(SCHEDULES, "schedule", config.schedule)
     if config.warmup_epochs and config.warmup_epochs >= config.epochs:
-        raise ConfigError(f"--warmup_epochs={config.warmup_epochs}: must be below --epochs={config.epochs}")
-    warmup = round(steps * config.warmup_epochs / max(config.epochs, 1))
-    share = course(max(steps - warmup, 1))
-    if warmup:
-        share = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), share], [warmup])
-    return lambda step: hparams.learning_rate * share(step)
+        raise ConfigError(f"warmup_epochs={config.warmup_epochs}: must be below epochs={config.epochs}")
+    if steps is None:
+        if _is_scheduled(config):
+            raise ConfigError(f"schedule={config.schedule}: needs the number of steps of the whole run; pass steps")
+        steps = 0
+    warmup_steps = round(steps * config.warmup_epochs / max(config.epochs, 1))
+    multiplier = make_multiplier(max(steps - warmup_steps, 1))
+    if warmup_steps:
+        multiplier = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), multiplier], [warmup_steps])
+    return lambda step: config.learning_rate * multiplier(step)
 
 
-def make_optimizer(config: Config, hparams: Hyperparams, steps: int = 0) -> optax.GradientTransformation:
+_BOOLEANS = {"true": True, "false": False}
+
+
+def _parse_arguments(name: str, arguments: str, accepted: set[str]) -> dict[str, float | bool]:
+    """Reads "b1=0.95,nesterov=true"."""
+    parsed: dict[str, float | bool] = {}
+    for item in arguments.split(",") if arguments else ():
+        key, _, value = item.partition("=")
+        if key not in accepted:
+            raise ConfigError(f"optimizer={name}:{item}: {name} has no {key!r}; {suggest_name(key, accepted)}")
+        try:
+            is_word, is_int = value.isalpha(), value.isdecimal()
+            parsed[key] = _BOOLEANS[value.lower()] if is_word else int(value) if is_int else float(value)
+        except (KeyError, ValueError):
+            raise ConfigError(f"optimizer={name}:{item}: must be {key}=NUMBER, or true or false") from None
+    return parsed
+
+
+def _clip_by_global_norm(max_norm: Any) -> optax.GradientTransformation:
+    if is_traced(max_norm):
+        max_norm = jnp.where(max_norm > 0, max_norm, jnp.inf)  # 0 is off
+    return optax.clip_by_global_norm(max_norm)
+
+
+def make_optimizer(config: Config, steps: int | None = None) -> optax.GradientTransformation:
     """Makes the optimizer that a configuration names; cheap, so make it inside the traced run.
 
     Args:
-      config: says which parts there are: its `optimizer` is a name in OPTIMIZERS, its `schedule` one in SCHEDULES, and
-        `momentum`, `weight_decay` or `clip_norm` of 0 leave that part out.
-      hparams: the parts' values; each may be a traced scalar.
-      steps: updates of the whole run; schedules need it.
+      config: its `optimizer` is a name in OPTIMIZERS, with arguments of that function after a colon, as in
+        adam:b1=0.95,eps=1e-7; its `schedule` is one in SCHEDULES. `learning_rate`, `momentum`, `weight_decay` and
+        `grad_clip_norm` may be traced; the last three are left out where they are 0.
+      steps: updates of the whole run, which schedules need.
 
     Returns:
       An optax GradientTransformation.
 
     Raises:
-      ConfigError: no such optimizer or schedule, or a flag that this optimizer does not have.
+      ConfigError: no such optimizer or schedule, or an option that this optimizer does not have.
     """
-    alias = lookup(OPTIMIZERS, "optimizer", config.optimizer)
-    takes = inspect.signature(alias).parameters
-    rate = make_schedule(config, hparams, steps)
-    if config.schedule == "constant" and not config.warmup_epochs:
-        rate = hparams.learning_rate
-    options = {}
-    if config.momentum:
-        if "momentum" not in takes:
-            have = [name for name, other in OPTIMIZERS.items() if "momentum" in inspect.signature(other).parameters]
-            raise ConfigError(f"--momentum={config.momentum}: not for {config.optimizer}; for {', '.join(have)}")
-        options |= {"momentum": hparams.momentum, "nesterov": config.nesterov}
-    decays = [name for name in ("weight_decay", "adam_weight_decay") if name in takes]
-    if config.optimizer == "adadelta":
-        decays = []  # optax couples it to the gradient there
-    options |= {name: hparams.weight_decay if config.weight_decay else 0.0 for name in decays}
-    parts = [alias(rate, **options)]
-    if config.clip_norm:
-        parts.insert(0, optax.clip_by_global_norm(hparams.clip_norm))
-    if config.weight_decay and not decays:
-        if callable(rate):
-            decay = optax.add_decayed_weights(lambda step: -hparams.weight_decay * rate(step))
-        else:
-            decay = optax.add_decayed_weights(-hparams.weight_decay * rate)
-        parts.append(decay)
+    name, _, arguments = config.optimizer.partition(":")
+    factory = get_entry(OPTIMIZERS, "optimizer", name)
+    accepted_args = set(inspect.signature(factory).parameters)
+    schedule = make_schedule(config, steps)
+    learning_rate = schedule if _is_scheduled(config) else config.learning_rate
+    options: dict[str, Any] = _parse_arguments(name, arguments, accepted_args - {"learning_rate"})
+    if is_on(config.momentum):
+        if "momentum" not in accepted_args:
+            others = [other for other, make in OPTIMIZERS.items() if "momentum" in inspect.signature(make).parameters]
+            raise ConfigError(f"momentum={config.momentum}: not for {name}; for {', '.join(others)}")
+        options |= {"momentum": config.momentum, "nesterov": config.nesterov}
+    decays = [other for other in ("weight_decay", "adam_weight_decay") if other in accepted_args]
+    if name == "adadelta":
+        decays = []  # optax adds it to the gradient there
+    options = {decay: config.weight_decay if is_on(config.weight_decay) else 0.0 for decay in decays} | options
+    parts = [factory(learning_rate, **options)]
+    if is_on(config.grad_clip_norm):
+        parts.insert(0, _clip_by_global_norm(config.grad_clip_norm))
+    if is_on(config.weight_decay) and not decays:
+        rate = config.weight_decay
+        decay = (lambda step: -rate * schedule(step)) if _is_scheduled(config) else -rate * config.learning_rate
+        parts.append(optax.add_decayed_weights(decay))
     return optax.chain(*parts) if len(parts) > 1 else parts[0]

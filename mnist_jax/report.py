@@ -1,4 +1,4 @@
-"""What a run tells: progress while it goes, and the facts and figures of its result file."""
+"""What a run reports: progress while it trains, and the statistics of its result file."""
 
 import pathlib
 import platform
@@ -6,37 +6,39 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TextIO
+
+from mnist_jax.types import Record
 
 
 class Progress:
-    """Reports a run: a bar on a terminal, a line an epoch elsewhere, nothing when quiet. It changes no number."""
+    """Reports training: a bar on a terminal, a line per epoch elsewhere, nothing when quiet. It changes no number."""
 
-    def __init__(self, epochs: int, quiet: bool, stream: Any = None, done: int = 0):
+    def __init__(self, epochs: int, quiet: bool, stream: TextIO | None = None, initial: int = 0):
         self.stream = stream or sys.stderr
         self.quiet, self.epochs, self.bar = quiet, epochs, None
         if not quiet and self.stream.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=epochs, initial=done, unit="epoch", file=self.stream)
+            self.bar = tqdm(total=epochs, initial=initial, unit="epoch", file=self.stream)
 
-    def epoch(self, record: dict[str, Any], images_per_second: float) -> None:
+    def epoch(self, record: Record, images_per_second: float) -> None:
         """Reports one epoch.
 
         Args:
           record: a line of metrics.jsonl.
           images_per_second: training speed.
         """
-        facts = {"loss": f"{record['train']['loss']:.4f}", "accuracy": f"{record['train']['accuracy']:.4f}"}
-        if "validation" in record:
-            facts["val_accuracy"] = f"{record['validation']['accuracy']:.4f}"
-        facts["images/s"] = f"{images_per_second:,.0f}"
+        stats = {name: f"{value:.4f}" for name, value in record["train"].items() if isinstance(value, float)}
+        validation = record.get("validation", {}).items()
+        stats |= {f"val_{name}": f"{value:.4f}" for name, value in validation if name not in ("count", "loss")}
+        stats["images/s"] = f"{images_per_second:,.0f}"
         if self.bar is not None:
-            self.bar.set_postfix(facts)
+            self.bar.set_postfix(stats)
             self.bar.update()
         elif not self.quiet:
-            told = "  ".join(f"{name} {value}" for name, value in facts.items())
-            print(f"seed {record['seed']}  epoch {record['epoch']}/{self.epochs}  {told}", file=self.stream, flush=True)
+            line = "  ".join(f"{name} {value}" for name, value in stats.items())
+            print(f"seed {record['seed']}  epoch {record['epoch']}/{self.epochs}  {line}", file=self.stream, flush=True)
 
     def __enter__(self) -> "Progress":
         return self
@@ -46,8 +48,8 @@ class Progress:
             self.bar.close()
 
 
-def commit() -> str | None:
-    """Names the commit that this package runs from, with -dirty where files differ from it.
+def git_commit() -> str | None:
+    """Returns the commit of the checkout that this package runs from, with -dirty where files differ from it.
 
     Returns:
       None where it is installed without a checkout.
@@ -55,29 +57,32 @@ def commit() -> str | None:
     root = pathlib.Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    argv = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(words, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(argv, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def versions() -> dict[str, str]:
-    """The versions of everything that a number may depend on."""
+    """Returns the versions of everything that a number may depend on."""
     import importlib.metadata
 
-    names = ("mnist_jax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    from mnist_jax import __version__
+
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+    installed = {name: importlib.metadata.version(name) for name in names}
+    return {"python": platform.python_version(), "mnist_jax": __version__, **installed}
 
 
 def summarize(scores: Sequence[float]) -> dict[str, float | None]:
-    """Mean, sample standard deviation, extremes and number of some scores.
+    """Computes mean, sample standard deviation, extremes and number of scores.
 
     Args:
-      scores: one a seed.
+      scores: one per seed.
 
     Returns:
-      `std` is None for a single score.
+      `mean`, `std` (None for a single score), `min`, `max`, `n`.
 
     >>> summarize([0.5, 1.0])["mean"]
     0.75
@@ -88,4 +93,22 @@ def summarize(scores: Sequence[float]) -> dict[str, float | None]:
         "min": min(scores),
         "max": max(scores),
         "n": len(scores),
+    }
+
+
+def summarize_runs(runs: Sequence[Record]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Summarizes the scores of all seeds.
+
+    Args:
+      runs: for each seed its splits' scores, as in result.json.
+
+    Returns:
+      summary[split][metric] is what `summarize` returns.
+    """
+    splits = [name for name in ("train", "validation", "test") if name in runs[0]]
+    return {
+        split: {
+            metric: summarize([run[split][metric] for run in runs]) for metric in runs[0][split] if metric != "count"
+        }
+        for split in splits
     }

@@ -1,56 +1,84 @@
-"""The arrays that everything passes around: each shape and dtype is stated here, once."""
+"""The arrays that are passed around: each shape and dtype is stated here, once."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from mnist_jax.files import Json
+
+PyTree: TypeAlias = Any  # JAX has no type for a nest of arrays
+Scalar: TypeAlias = float | jax.Array  # which may be traced
+DType: TypeAlias = jax.typing.DTypeLike
+Outputs: TypeAlias = Any  # of a network: logits [B, K], or a tuple that begins with them
+Array: TypeAlias = jax.Array | np.ndarray
+
+
+class Mean(NamedTuple):
+    """A mean as the sum and the count that it is made of, so that means of batches merge exactly."""
+
+    total: Any  # [] int32 or float32, or [S] with one entry per step
+    count: Any  # [] int32: examples counted
+
+    @classmethod
+    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Mean":
+        """Sums one value per example.
+
+        Args:
+          values: [B] bool, int or float.
+          mask: [B] bool; rows that are False count for nothing, whatever they hold. None for all rows.
+
+        Returns:
+          A Mean of scalars; bool and int values give an int32 total.
+
+        >>> Mean.of(jnp.array([True, False, True]), jnp.array([True, True, False])).total
+        Array(1, dtype=int32)
+        """
+        mask = jnp.ones(values.shape[0], bool) if mask is None else mask
+        dtype = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
+        total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)), dtype=dtype)
+        return cls(total, jnp.sum(mask, dtype=jnp.int32))
 
 
 class Batch(NamedTuple):
-    """Examples for one step. Rows whose mask is False are padding and count for nothing."""
+    """Examples for one step."""
 
-    image: jax.Array  # [B, H, W, C] uint8, as stored; the step scales it to float32 in [0, 1]
-    label: jax.Array  # [B] int32, 0 <= label < number of classes
-    mask: jax.Array  # [B] bool
-
-
-class Metrics(NamedTuple):
-    """Sums, not means, so that they merge exactly; scalars, or [S] with one entry a step."""
-
-    count: jax.Array  # int32: examples counted
-    loss: jax.Array  # float32: sum of the per-example losses, in nats for cross-entropy
-    correct: jax.Array  # int32: examples whose largest logit is the label's
-
-
-class Hyperparams(NamedTuple):
-    """What can vary inside one compiled program: floats or float32 scalars, a pytree that vmap can map over."""
-
-    learning_rate: Any  # a step's length, in the optimizer's own unit; a schedule's highest
-    momentum: Any = 0.0  # [0, 1)
-    weight_decay: Any = 0.0  # decoupled: a step takes learning_rate * weight_decay of each parameter away
-    clip_norm: Any = 0.0  # the longest gradient let through, as a global L2 norm
-    label_smoothing: Any = 0.0  # share of each target spread over all classes
-    l1: Any = 0.0  # weight of the kernels' sum of magnitudes in the loss
-    l2: Any = 0.0  # weight of the kernels' sum of squares in the loss
+    image: jax.Array  # [B, H, W, C] uint8, scaled to [0, 1] by the step, or float, used as it is
+    label: jax.Array  # [B] int class; or [B, K] float: soft labels or regression targets
+    mask: jax.Array | None = None  # [B] bool: rows that are False are padding and count for nothing; None: no padding
 
 
 class TrainState(NamedTuple):
-    """All that a training run needs to go on, and so all that a checkpoint holds: data, no functions."""
+    """Everything that training needs to continue, and so everything that a checkpoint holds: data, no functions."""
 
     step: jax.Array  # [] int32: updates made so far
-    params: Any  # pytree of float32
-    model_state: Any  # Linen's other collections (such as batch_stats), a dict, often empty
-    opt_state: Any  # optax's state
+    params: PyTree  # float32
+    model_state: PyTree  # what the model keeps beside its parameters (such as batch_stats); often empty
+    opt_state: PyTree  # optax's state
     key: jax.Array  # [] typed PRNG key: the root key, never changed
+    ema_params: PyTree = None  # the moving average of params, where it is on
 
 
 class Dataset(NamedTuple):
-    """A data set in memory, before validation is split off; plain numpy arrays."""
+    """A data set in memory, before validation is split off."""
 
-    train_images: np.ndarray  # [N, H, W, C] uint8
-    train_labels: np.ndarray  # [N] int32
-    test_images: np.ndarray  # [M, H, W, C] uint8
-    test_labels: np.ndarray  # [M] int32
-    class_names: tuple[str, ...]
-    name: str  # as --dataset says it
-    sha256: str  # of the four arrays: the same whether the files were compressed or not
+    train_images: np.ndarray  # [N, H, W, C] uint8, or float32 used as it is
+    train_labels: np.ndarray  # [N] int32; or [N, K] float32: soft labels or regression targets
+    test_images: np.ndarray  # [M, H, W, C]
+    test_labels: np.ndarray  # [M] or [M, K]
+    class_names: tuple[str, ...]  # one per output of the network
+    name: str  # as `dataset` names it
+    sha256: str  # of the four arrays; the same whether the files were compressed or not
+
+
+Metrics: TypeAlias = dict[str, Mean]  # by the metric's name; "loss" is always there
+LossFn: TypeAlias = Callable[[Outputs, Batch], jax.Array]  # (logits [B, K], batch) -> [B]
+Metric: TypeAlias = Callable[[Outputs, Batch], Mean]  # (logits [B, K], batch) -> Mean
+Augment: TypeAlias = Callable[[jax.Array, Batch], Batch]  # (key, batch of float images) -> batch, changed at random
+Preprocess: TypeAlias = Callable[[jax.Array], jax.Array]  # stored images -> the network's input
+TrainStep: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep: TypeAlias = Callable[[TrainState, Batch], Metrics]
+Record: TypeAlias = dict[str, Json]  # of JSON's types, such as a line of metrics.jsonl
+Scores: TypeAlias = Mapping[str, float]  # metric name -> mean, and "count"

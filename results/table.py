@@ -1,133 +1,142 @@
-"""Writes the tables of the README and docs/performance.md from the result files here: python results/table.py"""
+"""Writes the tables of README.md and docs/performance.md from the result files: python results/table.py"""
 
 import json
 import pathlib
 import re
+import statistics
+from collections.abc import Sequence
+from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
 PAGES = [FOLDER.parent / "README.md", FOLDER.parent / "docs" / "performance.md"]
-ROWS = [
-    ("softmax", "softmax regression, 784-10"),
-    ("perceptron", "perceptron 784-784-10, the lecture's recipe"),
-    ("cnn", "CNN 32 of 5x5, dense 128, the lecture's recipe"),
-    ("rnn", "LSTM, 128 units, over the rows"),
-    ("embedding", "attention over 4x4 patches, two blocks"),
-    ("deep_cnn", "deep CNN, batch norm, augmentation, one network"),
-]
+MODELS = {
+    "softmax": "softmax regression, 784-10",
+    "perceptron": "perceptron, 784-784-10, the lecture's recipe",
+    "cnn": "CNN, 32 filters of 5x5, dense 128, the lecture's recipe",
+    "rnn": "LSTM, 128 units, over the rows of the image",
+    "vit": "vision transformer, 4x4 patches, two blocks",
+    "deep_cnn": "deep CNN, batch norm and augmentation, single network",
+}
+STATS = ("mean test error", "std", "range", "seeds")
 
 
-def row(*cells):
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def table_row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def figures(errors):
-    """Mean, deviation, least, most and number of test errors, in percent."""
-    mean = sum(errors) / len(errors)
-    deviation = (sum((error - mean) ** 2 for error in errors) / (len(errors) - 1)) ** 0.5
-    return [f"{mean:.2f} %", f"{deviation:.2f}", f"{min(errors):.2f} to {max(errors):.2f}", len(errors)]
+def table_head(*titles: str) -> list[str]:
+    return [table_row(*titles), "|---" * len(titles) + "|"]
 
 
-def errors_of(path):
+def read_test_errors(path: pathlib.Path) -> list[float]:
+    """Reads the test error of each run of a result file, in percent."""
     return [100 * (1 - run["test"]["accuracy"]) for run in json.loads(path.read_text())["runs"]]
 
 
-def accuracy_table():
-    lines = [
-        row("model", "test error, mean", "deviation", "from, to", "seeds", "result file"),
-        "|---|---|---|---|---|---|",
-    ]
-    for name, title in ROWS:
-        path = FOLDER / f"{name}.json"
-        if path.exists():
-            lines.append(row(title, *figures(errors_of(path)), f"[{name}.json](results/{name}.json)"))
-        peers = FOLDER / f"keras_{name}.json"
-        for peer in json.loads(peers.read_text()) if peers.exists() else ():
-            link = f"[{peers.name}](results/{peers.name})"
-            lines.append(row(f"the same in {peer['peer']}", *figures(peer["test_error_percent"]), link))
+def format_stats(errors: Sequence[float]) -> list[str]:
+    """Formats test errors in percent: mean, standard deviation, range, and number of seeds."""
+    mean, std = statistics.fmean(errors), statistics.stdev(errors)
+    return [f"{mean:.2f} %", f"{std:.2f}", f"{min(errors):.2f} to {max(errors):.2f}", str(len(errors))]
+
+
+def accuracy_table() -> list[str]:
+    lines = table_head("model", *STATS, "result file")
+    for name, title in MODELS.items():
+        errors = format_stats(read_test_errors(FOLDER / f"{name}.json"))
+        lines.append(table_row(title, *errors, f"[{name}.json](results/{name}.json)"))
+        baselines = FOLDER / f"keras_{name}.json"
+        for baseline in json.loads(baselines.read_text()) if baselines.exists() else ():
+            errors = format_stats(baseline["test_error_percent"])
+            link = f"[{baselines.name}](results/{baselines.name})"
+            lines.append(table_row(f"{baseline['implementation']}, same network", *errors, link))
     return lines
 
 
-def loss_table():
-    lines = [row("loss", "test error, mean", "deviation", "from, to", "seeds"), "|---|---|---|---|---|"]
+def loss_table() -> list[str]:
     paths = [FOLDER / "perceptron.json", *sorted((FOLDER / "losses").glob("*.json"))]
-    return lines + [row(json.loads(path.read_text())["config"]["loss"], *figures(errors_of(path))) for path in paths]
+    rows = [(json.loads(path.read_text())["config"]["loss"], *format_stats(read_test_errors(path))) for path in paths]
+    return table_head("loss", *STATS) + [table_row(*row) for row in rows]
 
 
-def precision_table():
-    pairs = {
+def dtype_table() -> list[str]:
+    float32 = {
         "perceptron": FOLDER / "perceptron.json",
         "cnn": FOLDER / "cnn.json",
         "deep_cnn_99.5": FOLDER / "benchmark" / "deep_cnn_99.5.json",
     }
-    lines = [
-        row("recipe", "precision", "test error, mean", "deviation", "from, to", "seeds"),
-        "|---|---|---|---|---|---|",
-    ]
-    for name, path in pairs.items():
-        lines.append(row(name, "f32", *figures(errors_of(path))))
-        lines.append(row(name, "bf16", *figures(errors_of(FOLDER / "bf16" / f"{name}.json"))))
+    lines = table_head("recipe", "dtype", *STATS)
+    for name, path in float32.items():
+        lines.append(table_row(name, "float32", *format_stats(read_test_errors(path))))
+        lines.append(table_row(name, "bfloat16", *format_stats(read_test_errors(FOLDER / "bfloat16" / f"{name}.json"))))
     return lines
 
 
-def shown(number, unit):
-    return f"{number:.3g} s" if unit == "s" else f"{number:.0f}" if number >= 10 else f"{number:.2f}"
-
-
-def told_by(name):
+def load_benchmark(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / "benchmark" / f"{name}.json").read_text())
 
 
-def contestants(name):
-    head = ["network", "precision", "contestant", "images/s", "ours is faster by", "of the floor", "compile", "memory"]
-    lines = [row(*head), "|---" * len(head) + "|"]
-    for one in told_by(name)["rows"]:
-        for contestant, facts in one["contestants"].items():
-            ratio = facts["ours_is_faster_by"]
-            faster = "" if contestant == "ours" else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
-            cells = [one["model"], one["precision"], contestant]
-            cells += [f"{facts['images_per_second']:,.0f}", faster, f"{facts['share_of_floor']:.0%}"]
-            cells += [f"{facts['compile_seconds']:.1f} s", f"{facts['peak_memory_bytes'] / 2**20:,.0f} MiB"]
-            lines.append(row(*cells))
+def throughput_table(name: str) -> list[str]:
+    """One row for each implementation in each case of a benchmark; speedup is mnist_jax's over that implementation."""
+    lines = table_head("model", "dtype", "implementation", "images/s", "speedup", "of peak", "compile", "memory")
+    for case in load_benchmark(name)["cases"]:
+        for implementation, summary in case["implementations"].items():
+            speedup = "{median:.2f} ({min:.2f} to {max:.2f})".format(**summary["speedup"])
+            cells = [case["model"], case["dtype"], implementation, f"{summary['images_per_second']:,.0f}"]
+            cells += ["" if implementation == "mnist_jax" else speedup, f"{summary['fraction_of_peak']:.0%}"]
+            cells += [f"{summary['compile_seconds']:.1f} s", f"{summary['peak_memory_bytes'] / 2**20:,.0f} MiB"]
+            lines.append(table_row(*cells))
     return lines
 
 
-def ratios(*names):
-    rows = [one for name in names for one in told_by(name)["rows"]]
-    peers = dict.fromkeys(name for one in rows for name in one["contestants"] if name != "ours")
-    lines = [row("network", "task", "batch", "ours, images/s", *peers), "|---" * (4 + len(peers)) + "|"]
-    for one in rows:
-        told = one["contestants"]
-        faster = [f"{told[name]['ours_is_faster_by']['median']:.2f}" if name in told else "" for name in peers]
-        speed = f"{told['ours']['images_per_second']:,.0f}"
-        lines.append(row(one["model"], one["task"], one["batch_size"], speed, *faster))
+def speedup_table(*names: str) -> list[str]:
+    """One row for each case of some benchmarks, with the median speedup over each baseline."""
+    cases = [case for name in names for case in load_benchmark(name)["cases"]]
+    baselines = dict.fromkeys(name for case in cases for name in case["implementations"] if name != "mnist_jax")
+    columns = [f"over {name}" for name in baselines]
+    lines = table_head("model", "task", "batch size", "mnist_jax, images/s", *columns)
+    for case in cases:
+        summaries = case["implementations"]
+        speedups = [f"{summaries[name]['speedup']['median']:.2f}" if name in summaries else "" for name in baselines]
+        speed = f"{summaries['mnist_jax']['images_per_second']:,.0f}"
+        lines.append(table_row(case["model"], case["task"], case["batch_size"], speed, *speedups))
     return lines
 
 
-def goals(name):
-    lines = [row("goal", "wanted", "reached", ""), "|---|---|---|---|"]
-    for goal in told_by(name)["goals"]:
-        is_seconds = goal["unit"] == "s"
-        wanted = f"at most {goal['wanted']:g} s" if is_seconds else f"{goal['wanted']:g}"
-        reached = "not measured" if goal["reached"] is None else shown(goal["reached"], goal["unit"])
-        lines.append(row(goal["goal"], wanted, reached, {None: "", True: "yes", False: "no"}[goal["is_reached"]]))
+def format_measured(value: float | None, unit: str) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.3g} s" if unit == "s" else f"{value:.0f}{unit}" if value >= 10 else f"{value:.2f}{unit}"
+
+
+def goal_table(name: str) -> list[str]:
+    lines = table_head("goal", "target", "measured", "met")
+    for goal in load_benchmark(name)["goals"]:
+        target = f"at most {goal['target']:g} s" if goal["unit"] == "s" else f"{goal['target']:g}{goal['unit']}"
+        is_met = {None: "", True: "yes", False: "no"}[goal["is_met"]]
+        lines.append(table_row(goal["goal"], target, format_measured(goal["measured"], goal["unit"]), is_met))
     return lines
 
 
-def render(text):
-    """Puts the tables between their marks.
+def render(text: str) -> str:
+    """Replaces the tables between the marks of a page, such as <!-- speed --> and <!-- end of speed -->.
 
     Args:
-      text: of a page.
+      text: of the page.
 
     Returns:
       The new text.
     """
-    tables = {"accuracy": accuracy_table(), "losses": loss_table(), "speed": [*contestants("cpu"), "", *goals("cpu")]}
-    tables |= {"precisions": precision_table(), "ratios": ratios("cpu_tasks", "cpu_batches")}
+    tables = {
+        "accuracy": accuracy_table(),
+        "losses": loss_table(),
+        "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
+        "precisions": dtype_table(),
+        "ratios": speedup_table("cpu_tasks", "cpu_batches"),
+    }
     for name, lines in tables.items():
-        marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        pattern = re.compile(f"{marks[0]}.*?{marks[1]}", re.DOTALL)
-        text = pattern.sub(lambda _, marks=marks, lines=lines: "\n".join([marks[0], *lines, marks[1]]), text)
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        table = "\n".join([start, *lines, end])
+        text = re.sub(f"{start}.*?{end}", table.replace("\\", r"\\"), text, flags=re.DOTALL)
     return text
 
 

@@ -1,13 +1,16 @@
 import atexit
 import gzip
+import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 
-# Most of a test's time is compilation: let XLA not polish what runs once. Commands that tests start have it too.
+# Most of a test's time is compilation: XLA need not optimize what runs once. Commands that tests start inherit this.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # commands keep what they compile here, not in the user's cache
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # commands cache compiled programs here, not in the user's cache
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mnist_jax-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
@@ -15,29 +18,50 @@ import jax
 import numpy as np
 import pytest
 
-from mnist_jax import data
+from mnist_jax.checkpoint import MANIFEST, _manifest_digest
+from mnist_jax.datasets import load_dataset
+from mnist_jax.idx import IDX_FILES
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Where the four real MNIST files lie; without it the same tests run on the embedded sample.
+# Folder of the four real MNIST files; without it the same tests run on the embedded sample.
 REAL = os.environ.get("MNIST_JAX_TEST_DATA")
 
 
 def idx_bytes(array, dims=None):
+    """An IDX file of an array; dims, where given, are what its header states instead of the shape."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(dims or array.shape, ">u4").tobytes()
     return header + array.astype(np.uint8).tobytes()
 
 
+def command(*args, experiment="perceptron"):
+    """Runs a recipe, or a command of the package, as a user does."""
+    is_recipe = (ROOT / "experiments" / f"{experiment}.py").exists()
+    module = [f"experiments.{experiment}"] if is_recipe else ["mnist_jax", experiment]
+    argv = [sys.executable, "-m", *module, *map(str, args)]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+
+
 def write_folder(folder, arrays, suffix=".gz"):
+    """Writes the four IDX files of a data set."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part, stem in data.FILES.items():
+    for part, stem in IDX_FILES.items():
         content = idx_bytes(arrays[part])
         (folder / f"{stem}{suffix}").write_bytes(gzip.compress(content, 1) if suffix else content)
     return folder
 
 
+def update_manifest(folder, **changes):
+    """Changes a checkpoint's manifest, and makes its digest fit."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
+    del manifest["sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": _manifest_digest(manifest)}))
+
+
 @pytest.fixture(scope="session")
 def dataset():
-    return data.load_dataset(f"idx:{REAL}" if REAL else "mnist5k")
+    return load_dataset(f"idx:{REAL}" if REAL else "mnist5k")
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +82,7 @@ def folder(tmp_path_factory, small):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints the faults that tests of survival injected."""
+    """Prints the table of faults that test_reliability and test_fuzz injected."""
     faults = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -74,4 +98,4 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def readme():
-    return (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    return (ROOT / "README.md").read_text()

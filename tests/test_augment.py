@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mnist_jax.augment import affine
+from mnist_jax.augment import random_affine
 
 
 @pytest.fixture(scope="module")
@@ -12,30 +12,30 @@ def images(small):
     return jnp.asarray(small["train_images"][:40, :, :, None], jnp.float32) / 255
 
 
-def test_it_is_a_turn_a_scaling_and_a_shift(images):
+def test_it_is_a_rotation_a_scaling_and_a_translation(images):
     """Against scipy's affine_transform, for the amounts that the key gives."""
     key = jax.random.key(3)
-    rotation, zoom, shift = 30.0, 0.2, 3.0
-    got = affine(key, images, rotation, zoom, shift)[..., 0]
-    draws = np.asarray(jax.random.uniform(key, (4, len(images)), minval=-1.0))
+    rotation, zoom, translation = 30.0, 0.2, 3.0
+    got = random_affine(key, images, rotation, zoom, translation)[..., 0]
+    uniforms = np.asarray(jax.random.uniform(key, (4, len(images)), minval=-1.0))
     for i, image in enumerate(np.asarray(images)[..., 0]):
-        angle, scale = np.deg2rad(rotation) * draws[0, i], 1 + zoom * draws[1, i]
+        angle, scale = np.deg2rad(rotation) * uniforms[0, i], 1 + zoom * uniforms[1, i]
         matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
-        centre = np.array([13.5, 13.5])
-        offset = centre - matrix @ centre + shift * draws[2:, i]
-        wanted = ndimage.affine_transform(image, matrix, offset, order=1, mode="grid-constant")
-        np.testing.assert_allclose(got[i], wanted, atol=1e-4)
+        center = np.array([13.5, 13.5])
+        offset = center - matrix @ center + translation * uniforms[2:, i]
+        expected = ndimage.affine_transform(image, matrix, offset, order=1, mode="grid-constant")
+        np.testing.assert_allclose(got[i], expected, atol=1e-4)
 
 
 def test_each_image_has_its_own_draw_and_each_key_another(images):
     same = jnp.tile(images[:1], (6, 1, 1, 1))
-    first, second = (np.asarray(affine(jax.random.key(seed), same, 15.0, 0.1, 2.0)) for seed in (0, 1))
+    first, second = (np.asarray(random_affine(jax.random.key(seed), same, 15.0, 0.1, 2.0)) for seed in (0, 1))
     assert len({image.tobytes() for image in first}) == 6 and (first != second).any()
-    np.testing.assert_array_equal(first, affine(jax.random.key(0), same, 15.0, 0.1, 2.0))
+    np.testing.assert_array_equal(first, random_affine(jax.random.key(0), same, 15.0, 0.1, 2.0))
 
 
-def test_values_stay_in_range_and_far_shifts_leave_nothing(images):
-    moved = affine(jax.random.key(0), images, 180.0, 0.5, 5.0)
+def test_values_stay_in_range_and_far_translations_leave_nothing(images):
+    moved = random_affine(jax.random.key(0), images, 180.0, 0.5, 5.0)
     assert moved.shape == images.shape and float(moved.min()) >= 0 and float(moved.max()) <= 1 + 1e-6
-    gone = affine(jax.random.key(5), images[:1] * 0 + 1, 0.0, 0.0, 1e6)
+    gone = random_affine(jax.random.key(5), images[:1] * 0 + 1, 0.0, 0.0, 1e6)
     assert float(jnp.abs(gone).max()) == 0

@@ -16,8 +16,8 @@ def digit(small):
     return small["test_images"][0]
 
 
-def large(digit):
-    """The digit dark on light, 11 times as large, off the middle."""
+def enlarge(digit):
+    """The digit dark on light, 11 times as large, off center."""
     page = np.full((500, 640), 240, np.uint8)
     page[100:408, 50:358] = 240 - (np.kron(digit, np.ones((11, 11))) * 0.8).astype(np.uint8)
     return page
@@ -28,40 +28,40 @@ def read(path):
     return picture
 
 
-def test_an_mnist_image_is_left_as_it_is(tmp_path, digit):
+def test_an_mnist_image_is_unchanged(tmp_path, digit):
     Image.fromarray(digit).save(tmp_path / "digit.png")
     picture = read(tmp_path / "digit.png")
     np.testing.assert_array_equal(picture.image, digit)
-    assert picture.done == ()
+    assert picture.preprocessing_steps == ()
 
 
-@pytest.mark.parametrize("kind", ["L", "RGB", "P", "RGBA", "CMYK", "I;16", "inverted", "turned by EXIF"])
-def test_every_kind_of_picture_comes_out_as_mnist_would_have_it(tmp_path, digit, kind):
-    page, path, options = large(digit), tmp_path / "digit.png", {}
+@pytest.mark.parametrize("kind", ["L", "RGB", "P", "RGBA", "CMYK", "I;16", "inverted", "rotated by EXIF"])
+def test_every_kind_of_picture_becomes_the_mnist_image(tmp_path, digit, kind):
+    page, path, options = enlarge(digit), tmp_path / "digit.png", {}
     if kind == "I;16":
         picture = Image.fromarray(page.astype(np.uint16) * 257)
     elif kind == "inverted":
         picture = Image.fromarray(255 - page)
     elif kind == "RGBA":
         picture = Image.fromarray(np.stack([0 * page] * 3 + [240 - page], axis=-1), "RGBA")
-    elif kind == "turned by EXIF":
+    elif kind == "rotated by EXIF":
         picture, path = Image.fromarray(np.rot90(page)), tmp_path / "digit.jpg"
         options["exif"] = Image.Exif()
-        options["exif"][0x0112] = 6  # to be turned right by a quarter
+        options["exif"][0x0112] = 6  # to be rotated by 90 degrees clockwise
     else:
         picture = Image.fromarray(page).convert(kind)
         path = tmp_path / ("digit.jpg" if kind == "CMYK" else "digit.png")
     picture.save(path, **options)
     got = read(path)
     assert got.image.shape == SHAPE and got.image.dtype == np.uint8 and got.image.max() == 255
-    assert got.done[-1] == "centred by mass into 28x28"
-    assert ("inverted" in got.done) == (kind != "inverted")
-    far = np.abs(got.image.astype(float) - digit).mean()
-    assert far < 8, "its size or its place differs from MNIST's"
+    assert got.preprocessing_steps[-1] == "centered by mass in 28x28"
+    assert ("inverted" in got.preprocessing_steps) == (kind != "inverted")
+    distance = np.abs(got.image.astype(float) - digit).mean()
+    assert distance < 8, "its size or position differs from MNIST's"
 
 
-def test_the_digit_is_20_pixels_long_and_its_mass_in_the_middle(digit):
-    image = images.prepare(large(digit), SHAPE).image.astype(float)
+def test_the_digit_is_20_pixels_long_and_centered_by_mass(digit):
+    image = images.preprocess_digit(enlarge(digit), SHAPE).image.astype(float)
     rows, columns = np.flatnonzero(image.sum(axis=1) > 64), np.flatnonzero(image.sum(axis=0) > 64)
     assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
     for axis in (0, 1):
@@ -69,7 +69,7 @@ def test_the_digit_is_20_pixels_long_and_its_mass_in_the_middle(digit):
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_idx_files_give_each_image(tmp_path, small, suffix):
+def test_an_idx_file_gives_each_image(tmp_path, small, suffix):
     content = idx_bytes(small["test_images"][:3])
     path = tmp_path / f"images{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
@@ -115,7 +115,7 @@ BAD = {
     "no image": (lambda path: path.write_bytes(idx_bytes(np.zeros((0, 28, 28)))), "holds no image"),
     "no image, but large": (
         lambda path: path.write_bytes(idx_bytes(np.zeros((0, 1, 1)), (0, 2**31, 2**31))),
-        "more than the 50000000 we read",
+        "the limit is 50000000",
     ),
     "no pixel": (lambda path: path.write_bytes(idx_bytes(np.zeros((1, 0, 28)))), "holds no image"),
     "folder": (lambda path: path.mkdir(), "can't be read"),

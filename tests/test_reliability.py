@@ -1,13 +1,13 @@
-"""Runs that survive: killed, stopped, damaged, starved; each ends with the bits of the run that nobody touched.
+"""Runs that are killed, interrupted, damaged, or short of memory or disk: each resumes, and ends with the same bits.
 
-`pytest -m long` has the long forms, and prints a table of the faults injected, survived and lost.
+`pytest -m long` runs the long forms, and prints a table of the faults injected, survived and lost.
 """
 
-import dataclasses
 import json
+import logging
 import os
-import pathlib
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -19,21 +19,23 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from conftest import write_folder
+from conftest import ROOT, update_manifest, write_folder
 
-from mnist_jax import process, runner
-from mnist_jax.checkpoint import FORMAT, MANIFEST, Checkpoints, _seal, read_about, restore_state, save_state
-from mnist_jax.config import Config
+from mnist_jax import runner
+from mnist_jax.checkpoint import FORMAT, MANIFEST, Checkpoints, read_metadata, restore_state, save_state
 from mnist_jax.errors import ConfigError, DataError
+from mnist_jax.experiment import Experiment
+from mnist_jax.loaded_run import load_run
+from mnist_jax.runner import run
+from mnist_jax.workdir import LOCK
 
-ROOT = pathlib.Path(__file__).parents[1]
-SHRUNK = ("--batch_size=90", "--hidden=16", "--filters=4,8", "--quiet")
+SMALL = ("--batch_size=90", "--hidden_sizes=16", "--filters=4,8", "--quiet")
 
 
-def start(experiment, folder, workdir, *words, before=(), **options):
-    words = (f"--dataset=idx:{folder}", f"--workdir={workdir}", *SHRUNK, *words)
-    words = [*before, sys.executable, "-m", f"experiments.{experiment}", *words]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+def start(experiment, folder, workdir, *flags, before=(), **options):
+    flags = (f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
+    argv = [*before, sys.executable, "-m", f"experiments.{experiment}", *flags]
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def finish(*args, **options):
@@ -42,14 +44,13 @@ def finish(*args, **options):
     return child.returncode, out, err
 
 
-def assert_same_run(ours, theirs):
-    assert (ours / "metrics.jsonl").read_bytes() == (theirs / "metrics.jsonl").read_bytes()
-    results = [json.loads((path / "result.json").read_text()) for path in (ours, theirs)]
-    for result in results:
-        del result["seconds"]
-    assert results[0] == results[1]
-    for run in results[0]["runs"]:
-        states = [runner.load_run(path, run["seed"]).state for path in (ours, theirs)]
+def assert_same_run(*workdirs):
+    first, second = ((path / "metrics.jsonl").read_bytes() for path in workdirs)
+    assert first == second
+    first, second = (json.loads((path / "result.json").read_text()) for path in workdirs)
+    assert first | {"seconds": None} == second | {"seconds": None}
+    for one in first["runs"]:
+        states = [load_run(path, seed=one["seed"]).state for path in workdirs]
         states = [state._replace(key=jax.random.key_data(state.key)) for state in states]
         jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -58,15 +59,15 @@ def checkpoints(workdir):
     return {path for path in workdir.glob("checkpoints/*/[0-9]*")}
 
 
-def kill_until_done(experiment, folder, workdir, words, kills, dice):
-    """Kills a run again and again, half of the times inside the writing of a checkpoint; how often it came to that."""
+def kill_repeatedly(experiment, folder, workdir, flags, kills, random):
+    """Kills a run so many times, about half of them while it writes a checkpoint; returns both counts."""
     killed = written = 0
     while killed < kills:
-        before, child = checkpoints(workdir), start(experiment, folder, workdir, *words)
+        before, child = checkpoints(workdir), start(experiment, folder, workdir, *flags)
         while child.poll() is None and not checkpoints(workdir) - before:
             time.sleep(0.005)
-        time.sleep(dice.uniform(0, 0.2))
-        is_writing = dice.random() < 0.5
+        time.sleep(random.uniform(0, 0.2))
+        is_writing = random.random() < 0.5
         until = time.monotonic() + 3
         while is_writing and child.poll() is None and time.monotonic() < until:
             if any(workdir.glob("checkpoints/*/.*")):
@@ -79,7 +80,7 @@ def kill_until_done(experiment, folder, workdir, words, kills, dice):
         killed += 1
         written += any(workdir.glob("checkpoints/*/.*"))
     if not (workdir / "result.json").exists():
-        status, _, err = finish(experiment, folder, workdir, *words)
+        status, _, err = finish(experiment, folder, workdir, *flags)
         assert status == 0, err
     return killed, written
 
@@ -90,22 +91,22 @@ def kill_until_done(experiment, folder, workdir, words, kills, dice):
     + [pytest.param(name, 18, 40, marks=pytest.mark.long) for name in ("perceptron", "cnn", "deep_cnn")],
 )
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, folder, record_property, experiment, kills, epochs):
-    words = (f"--epochs={epochs}", "--num_seeds=2", "--checkpoint_every=3")
-    status, _, err = finish(experiment, folder, tmp_path / "whole", f"--epochs={epochs}", "--num_seeds=2")
+    flags = (f"--epochs={epochs}", "--num_seeds=2")
+    status, _, err = finish(experiment, folder, tmp_path / "complete", *flags)
     assert status == 0, err
     seed = random.randrange(10**6)
-    killed, written = kill_until_done(experiment, folder, tmp_path / "killed", words, kills, random.Random(seed))
-    told = f"{experiment}: SIGKILL ({written} inside the writing of a checkpoint)"
-    record_property("fault", (told, killed, 0))
-    assert killed == kills, f"the run was over after {killed} kills (dice {seed})"
-    assert_same_run(tmp_path / "killed", tmp_path / "whole")
-    record_property("fault", (told, 0, killed))
+    flags = (*flags, "--checkpoint_every=3")
+    killed, written = kill_repeatedly(experiment, folder, tmp_path / "killed", flags, kills, random.Random(seed))
+    fault = f"{experiment}: SIGKILL ({written} while writing a checkpoint)"
+    record_property("fault", (fault, killed, 0))
+    assert killed == kills, f"the run had ended after {killed} kills (random seed {seed})"
+    assert_same_run(tmp_path / "killed", tmp_path / "complete")
+    record_property("fault", (fault, 0, killed))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_leaves(tmp_path, folder, record_property, number):
-    words = ("--epochs=3000", "--checkpoint_every=100000")
-    child = start("perceptron", folder, tmp_path / "stopped", *words)
+def test_a_signal_saves_a_checkpoint_and_ends_the_run(tmp_path, folder, record_property, number):
+    child = start("perceptron", folder, tmp_path / "stopped", "--epochs=3000", "--checkpoint_every=100000")
     while child.poll() is None and not (tmp_path / "stopped" / "metrics.jsonl").exists():
         time.sleep(0.01)
     child.send_signal(number)
@@ -119,23 +120,23 @@ def test_a_signal_saves_and_leaves(tmp_path, folder, record_property, number):
 def test_a_second_signal_ends_the_process_at_once():
     script = """
 import ctypes, os, signal
-from mnist_jax.process import deferred_signals
-with deferred_signals() as told:
+from mnist_jax.process import defer_signals
+with defer_signals() as stop_signal:
     os.kill(os.getpid(), signal.SIGINT)
-    assert told() == signal.SIGINT
+    assert stop_signal() == signal.SIGINT
     print("deferred", flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
-    ctypes.CDLL(None).sleep(60)  # no step of Python comes between
+    ctypes.CDLL(None).sleep(60)  # runs no Python bytecode
     print("not reached", flush=True)
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
-    assert told.returncode == 128 + signal.SIGTERM and told.stdout == "deferred\n"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM and process.stdout == "deferred\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_training_is_one_line(tmp_path, folder, number):
     child = start("perceptron", folder, tmp_path / "run", "--summary")
-    time.sleep(1.5)  # while JAX is loaded, or data, or the program is compiled
+    time.sleep(1.5)  # while it imports JAX, loads data or compiles
     child.send_signal(number)
     _, err = child.communicate(timeout=30)
     assert child.returncode in (0, 128 + number), err
@@ -143,20 +144,20 @@ def test_a_signal_before_training_is_one_line(tmp_path, folder, number):
 
 
 @pytest.fixture(scope="module")
-def config(folder):
-    return Config(dataset=f"idx:{folder}", hidden=(16,), epochs=3, batch_size=100)
+def experiment(folder):
+    return Experiment(dataset=f"idx:{folder}", hidden_sizes=(16,), epochs=3, batch_size=100)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, config):
-    workdir = tmp_path_factory.mktemp("whole")
-    runner.run(config, workdir, quiet=True)
+def complete(tmp_path_factory, experiment):
+    workdir = tmp_path_factory.mktemp("complete")
+    run(experiment, workdir, quiet=True)
     return workdir
 
 
 @pytest.fixture
-def unfinished(tmp_path, whole):
-    workdir = shutil.copytree(whole, tmp_path / "unfinished")
+def unfinished(tmp_path, complete):
+    workdir = shutil.copytree(complete, tmp_path / "unfinished")
     (workdir / "result.json").unlink()
     shutil.rmtree(workdir / "state")
     shutil.rmtree(workdir / "checkpoints" / "seed-7" / "21")
@@ -167,191 +168,219 @@ def largest(folder):
     return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
-def flip(path):
+def flip_bit(path):
     content = bytearray(path.read_bytes())
-    content[-10] ^= 1  # of a manifest's seal: the last digit of a long number may change without changing it
+    content[-10] ^= 1  # of a manifest's digest: elsewhere a long number's last digit may not change its value
     path.write_bytes(content)
-
-
-def reseal(folder, **changes):
-    manifest = json.loads((folder / MANIFEST).read_text()) | changes
-    del manifest["sha256"]
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": _seal(manifest)}))
 
 
 DAMAGE = {
     "truncated": lambda step: largest(step).write_bytes(largest(step).read_bytes()[:100]),
-    "bit flipped": lambda step: flip(largest(step)),
-    "bit flipped in the manifest": lambda step: flip(step / MANIFEST),
+    "bit flipped": lambda step: flip_bit(largest(step)),
+    "bit flipped in the manifest": lambda step: flip_bit(step / MANIFEST),
     "half deleted": lambda step: shutil.rmtree(step / "d"),
     "without a manifest": lambda step: (step / MANIFEST).unlink(),
-    "of another version": lambda step: reseal(step, format=FORMAT + 1),
-    "a link": lambda step: step.rename(step.parent / "away") and step.symlink_to(step.parent / "away"),
-    "a file": lambda step: shutil.rmtree(step) or step.write_text("no folder"),
+    "of another version": lambda step: update_manifest(step, format=FORMAT + 1),
+    "a symbolic link": lambda step: step.rename(step.parent / "away") and step.symlink_to(step.parent / "away"),
+    "a file": lambda step: shutil.rmtree(step) or step.write_text("not a folder"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, config, whole, capsys, record_property, name):
+def test_a_damaged_checkpoint_is_skipped(tmp_path, experiment, complete, caplog, record_property, name):
+    caplog.set_level(logging.INFO, "mnist_jax")
     workdir = tmp_path / "damaged"
     (workdir / "checkpoints").mkdir(parents=True)
-    shutil.copytree(whole / "checkpoints" / "seed-7", workdir / "checkpoints" / "seed-7")
+    shutil.copytree(complete / "checkpoints" / "seed-7", workdir / "checkpoints" / "seed-7")
     DAMAGE[name](workdir / "checkpoints" / "seed-7" / "21")
     record_property("fault", (f"checkpoint {name}", 1, 0))
-    runner.run(config, workdir)
-    told = capsys.readouterr().err
-    assert "21: " in told and "passed over" in told and "seed 7: going on from step 14" in told
-    assert_same_run(workdir, whole)
+    run(experiment, workdir, quiet=True)
+    warning, info = caplog.records
+    assert warning.levelno == logging.WARNING and re.search("21: .*: skipped$", warning.message)
+    assert info.levelno == logging.INFO and info.message == "seed 7: resuming from step 14"
+    assert_same_run(workdir, complete)
     record_property("fault", (f"checkpoint {name}", 0, 1))
 
 
-def test_nothing_whole_begins_anew(config, whole, unfinished, capsys):
+def test_the_command_line_reports_what_it_skips_and_resumes(tmp_path, folder):
+    workdir = tmp_path / "run"
+    assert finish("perceptron", folder, workdir, "--epochs=2")[0] == 0
+    shutil.rmtree(workdir / "state")
+    (workdir / "result.json").unlink()
+    flip_bit(workdir / "checkpoints" / "seed-7" / "14" / MANIFEST)
+    status, _, err = finish("perceptron", folder, workdir, "--epochs=2", "--noquiet")
+    warning, info, progress = err.splitlines()
+    assert status == 0 and re.fullmatch(r"warning: .*14: a damaged checkpoint .*: skipped", warning)
+    assert info == "seed 7: resuming from step 7" and "epoch 2/2" in progress
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_starts_from_scratch(experiment, complete, unfinished, caplog):
     for step in checkpoints(unfinished):
-        flip(step / MANIFEST)
-    runner.run(config, unfinished)
-    assert "passed over" in capsys.readouterr().err
-    assert_same_run(unfinished, whole)
+        flip_bit(step / MANIFEST)
+    run(experiment, unfinished, quiet=True)
+    assert "skipped" in caplog.text
+    assert_same_run(unfinished, complete)
 
 
-def test_a_damaged_final_state_is_written_again(config, whole, unfinished):
-    shutil.copytree(whole / "state", unfinished / "state")
-    flip(unfinished / "state" / "seed-7" / MANIFEST)
-    runner.run(config, unfinished, quiet=True)
-    assert_same_run(unfinished, whole)
+def test_a_damaged_final_state_is_written_again(experiment, complete, unfinished):
+    shutil.copytree(complete / "state", unfinished / "state")
+    flip_bit(unfinished / "state" / "seed-7" / MANIFEST)
+    run(experiment, unfinished, quiet=True)
+    assert_same_run(unfinished, complete)
 
 
-def test_another_run_is_not_gone_on_with(tmp_path, config, small, unfinished):
+def test_an_unfinished_run_resumes_with_more_seeds(tmp_path, experiment, unfinished, caplog):
+    caplog.set_level(logging.INFO, "mnist_jax")
+    run(experiment, unfinished, quiet=True, num_seeds=2)
+    assert [record.message for record in caplog.records] == ["seed 7: resuming from step 14"]
+    run(experiment, tmp_path / "complete", quiet=True, num_seeds=2)
+    assert_same_run(unfinished, tmp_path / "complete")
+
+
+def test_another_run_is_not_resumed(tmp_path, experiment, small, unfinished):
     before = (unfinished / "metrics.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match=r"learning_rate was 0\.001, is 0\.01\); name another"):
-        runner.run(dataclasses.replace(config, learning_rate=0.01), unfinished, quiet=True)
+    with pytest.raises(ConfigError, match=r"learning_rate: was 0\.001, is 0\.01, in .*14; choose another workdir"):
+        run(experiment, unfinished, quiet=True, learning_rate=0.01)
     changed = small | {"test_labels": small["test_labels"][::-1]}
-    pathlib.Path(config.dataset[4:]).rename(tmp_path / "aside")
-    try:
-        write_folder(pathlib.Path(config.dataset[4:]), changed)
-        with pytest.raises(ConfigError, match=r"--dataset: .*sha256 was \w+, is \w+"):
-            runner.run(config, unfinished, quiet=True)
-    finally:
-        shutil.rmtree(config.dataset[4:])
-        (tmp_path / "aside").rename(config.dataset[4:])
+    folder = write_folder(tmp_path / "changed", changed)
+    with pytest.raises(ConfigError, match=r"dataset: was \w{64}, is \w{64}, in .*14; choose another workdir"):
+        run(experiment, unfinished, quiet=True, dataset=f"idx:{folder}")
     assert (unfinished / "metrics.jsonl").read_bytes() == before
-    runner.run(dataclasses.replace(config, learning_rate=0.01), unfinished, quiet=True, resume="never")
+    run(experiment, unfinished, quiet=True, learning_rate=0.01, resume="never")
 
 
-def test_resume_must_needs_a_run(tmp_path, config, unfinished):
+def test_resume_required_needs_a_run(tmp_path, experiment, unfinished):
     with pytest.raises(ConfigError, match="holds no unfinished run"):
-        runner.run(config, tmp_path / "new", quiet=True, resume="must")
+        run(experiment, tmp_path / "new", quiet=True, resume="required")
     assert not (tmp_path / "new").exists()
-    runner.run(config, unfinished, quiet=True, resume="must")
+    run(experiment, unfinished, quiet=True, resume="required")
 
 
-def test_damaged_checkpoints_alone_are_no_run_that_must_be_there(config, whole, unfinished):
+def test_resume_required_needs_an_undamaged_checkpoint(experiment, unfinished):
     for step in checkpoints(unfinished):
-        flip(step / MANIFEST)
+        flip_bit(step / MANIFEST)
     with pytest.raises(ConfigError, match="holds no unfinished run"):
-        runner.run(config, unfinished, quiet=True, resume="must")
+        run(experiment, unfinished, quiet=True, resume="required")
 
 
-def test_another_seed_does_not_take_over_an_unfinished_run(config, unfinished):
+def test_another_seed_does_not_take_over_an_unfinished_run(experiment, unfinished):
     before = (unfinished / "config.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"--seed=8: .*seed-7 is of another run"):
-        runner.run(dataclasses.replace(config, seed=8), unfinished, quiet=True)
+    with pytest.raises(ConfigError, match=r"seed=8: .*seed-7 is of another run"):
+        run(experiment, unfinished, quiet=True, seed=8)
     assert (unfinished / "config.json").read_bytes() == before
 
 
-def test_a_result_that_appears_meanwhile_is_not_overwritten(config, whole, monkeypatch):
-    before = (whole / "result.json").read_bytes()
-    seen = []
-    refuse = runner._refuse_result
-    monkeypatch.setattr(runner, "_refuse_result", lambda *words: seen.append(1) or (len(seen) > 1 and refuse(*words)))
+def test_a_result_that_appears_meanwhile_is_not_overwritten(experiment, complete, monkeypatch):
+    before = (complete / "result.json").read_bytes()
+    monkeypatch.setattr(runner, "check_no_result", lambda *_: None)  # it was not there at the start
     with pytest.raises(ConfigError, match="already holds a result"):
-        runner.run(config, whole, quiet=True)
-    assert (whole / "result.json").read_bytes() == before
+        run(experiment, complete, quiet=True)
+    assert (complete / "result.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["state", "checkpoints", "checkpoints/seed-7", "metrics.jsonl", process.LOCK])
-def test_links_in_a_workdir_are_not_followed(tmp_path, config, name):
+@pytest.mark.parametrize("name", ["state", "checkpoints", "checkpoints/seed-7", "metrics.jsonl", LOCK])
+def test_symbolic_links_in_a_workdir_are_not_followed(tmp_path, experiment, name):
     (tmp_path / "away" / "kept").mkdir(parents=True)
     link = tmp_path / "run" / name
     link.parent.mkdir(parents=True)
     link.symlink_to(tmp_path / "away")
     (tmp_path / "run" / ".mine.7").touch()
     with pytest.raises(ConfigError, match="is a symbolic link, which a run does not follow"):
-        runner.run(config, tmp_path / "run", quiet=True)
+        run(experiment, tmp_path / "run", quiet=True)
     assert [path.name for path in (tmp_path / "away").iterdir()] == ["kept"]
     link.unlink()
-    runner.run(config, tmp_path / "run", quiet=True)
-    assert (tmp_path / "run" / ".mine.7").exists(), "only what a run of ours began to write is cleared away"
+    run(experiment, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / ".mine.7").exists(), "only temporary files of runs are removed"
 
 
-HOSTILE = {
-    "nothing": lambda about: about.clear(),
-    "no records": lambda about: about.pop("records"),
-    "records that are none": lambda about: about.update(records=5),
-    "too few records": lambda about: about.update(records=about["records"][:1]),
-    "records without steps": lambda about: about.update(records=[{}] * 2),
-    "steps that are none": lambda about: about.update(per_step=[["x"]] * 3),
-    "too many steps": lambda about: about.update(per_step=[[1] * 99] * 3),
-    "a configuration that is none": lambda about: about.update(config=[]),
+INVALID_METADATA = {
+    "nothing": lambda metadata: metadata.clear(),
+    "no records": lambda metadata: metadata.pop("records"),
+    "records that are a number": lambda metadata: metadata.update(records=5),
+    "too few records": lambda metadata: metadata.update(records=metadata["records"][:1]),
+    "records without steps": lambda metadata: metadata.update(records=[{}] * 2),
+    "metrics that are strings": lambda metadata: metadata["per_step"].update(loss=[["x"]] * 2),
+    "metrics of too many steps": lambda metadata: metadata["per_step"].update(loss=[[1.0] * 99, [1] * 99]),
+    "no metrics": lambda metadata: metadata.update(per_step={}),
+    "a configuration that is a list": lambda metadata: metadata.update(config=[]),
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_checkpoint_that_says_nonsense_is_passed_over(config, whole, unfinished, capsys, name):
+@pytest.mark.parametrize("name", INVALID_METADATA)
+def test_a_checkpoint_with_invalid_metadata_is_skipped(experiment, complete, unfinished, caplog, name):
     step = unfinished / "checkpoints" / "seed-7" / "14"
-    about = json.loads((step / MANIFEST).read_text())["about"]
-    HOSTILE[name](about)
-    reseal(step, about=about)
-    runner.run(config, unfinished)
-    assert "14: no checkpoint of a run: passed over" in capsys.readouterr().err
-    assert_same_run(unfinished, whole)
+    metadata = read_metadata(step)
+    INVALID_METADATA[name](metadata)
+    update_manifest(step, metadata=metadata)
+    run(experiment, unfinished, quiet=True)
+    assert "14: no checkpoint of a run: skipped" in caplog.text
+    assert_same_run(unfinished, complete)
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path, whole):
-    state = runner.load_run(whole).state
-    kept = Checkpoints(tmp_path, keep=2)
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_checkpoint_with_an_infinite_validation_loss_is_valid(experiment, unfinished, caplog, loss):
+    caplog.set_level(logging.INFO, "mnist_jax")
+    step = unfinished / "checkpoints" / "seed-7" / "14"
+    metadata = read_metadata(step)
+    metadata["records"][0]["validation"]["loss"] = loss
+    update_manifest(step, metadata=metadata)
+    run(experiment, unfinished, quiet=True)
+    assert [record.message for record in caplog.records] == ["seed 7: resuming from step 14"]
+    lines = [json.loads(line) for line in (unfinished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [7, 14, 21] and lines[0]["validation"]["loss"] is None
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path, complete):
+    state = load_run(complete).state
+    kept = Checkpoints(tmp_path, max_to_keep=2)
     for step in (5, 10, 15, 20, 100):
         kept.save(state._replace(step=jax.numpy.int32(step)), {"best_step": 10})
     kept.wait()
     kept.close()
-    assert kept.steps() == [100, 20, 10] and read_about(tmp_path / "10") == {"best_step": 10}
+    assert kept.steps() == [100, 20, 10] and read_metadata(tmp_path / "10") == {"best_step": 10}
     kept._write(state._replace(step=jax.numpy.int32(30)), {"best_step": 10})
-    assert kept.steps() == [100, 30, 20, 10], "one that lies ahead was passed over as damaged: it counts for none"
+    assert kept.steps() == [100, 30, 20, 10], "a later step was skipped as damaged, and does not count"
     assert int(restore_state(tmp_path / "20", state).step) == 20
 
 
-def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path, whole, monkeypatch):
-    state = runner.load_run(whole).state
+def test_a_state_that_cannot_be_written_leaves_the_previous_one(tmp_path, complete, monkeypatch):
+    state = load_run(complete).state
     save_state(tmp_path / "state", state)
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(DataError, match="No space left on device"):
         save_state(tmp_path / "state", state)
-    assert [path.name for path in tmp_path.iterdir()] == ["state"] and read_about(tmp_path / "state") == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["state"] and read_metadata(tmp_path / "state") == {}
 
 
-def test_two_processes_do_not_share_a_workdir(tmp_path, config):
-    script = "import mnist_jax.process as p, pathlib, sys, time\nwith p.locked(pathlib.Path(sys.argv[1])): "
-    script += "print(1, flush=True); time.sleep(99)"
+def test_two_processes_do_not_share_a_workdir(tmp_path, experiment):
+    script = """
+import pathlib, sys, time
+from mnist_jax.workdir import acquire_workdir
+with acquire_workdir(pathlib.Path(sys.argv[1]), overwrite=False, resume="auto"):
+    print("acquired", flush=True)
+    time.sleep(99)
+"""
     with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE) as owner:
         owner.stdout.readline()
         with pytest.raises(ConfigError, match="another process is writing there"):
-            runner.run(config, tmp_path, quiet=True)
-        assert sorted(path.name for path in tmp_path.iterdir()) == [process.LOCK]
+            run(experiment, tmp_path, quiet=True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK]
         owner.kill()
-    runner.run(config, tmp_path, quiet=True)
+    run(experiment, tmp_path, quiet=True)
     assert (tmp_path / "result.json").exists()
 
 
-def test_no_room_is_one_line_and_the_run_goes_on_later(tmp_path, config, whole, monkeypatch):
+def test_without_disk_space_it_ends_in_one_line_and_resumes_later(tmp_path, experiment, complete, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 0))
         with pytest.raises(DataError, match=r"can't be written \(No space left on device\); make room"):
-            runner.run(config, tmp_path, quiet=True)
+            run(experiment, tmp_path, quiet=True)
     assert not (tmp_path / "result.json").exists()
-    runner.run(config, tmp_path, quiet=True)
-    assert_same_run(tmp_path, whole)
+    run(experiment, tmp_path, quiet=True)
+    assert_same_run(tmp_path, complete)
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path, folder, record_property):
+def test_on_a_full_disk_it_ends_in_one_line_and_resumes_later(tmp_path, folder, record_property):
     workdir = tmp_path / "small"
     workdir.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", workdir], capture_output=True).returncode:
@@ -371,64 +400,62 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tmp_path, folder, rec
     record_property("fault", ("full disk, then a read-only one", 2, 2))
 
 
-def test_a_write_that_fails_ends_the_run_in_order(tmp_path, folder, record_property):
-    words = ("--epochs=3",)
-    quiet = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    status, _, err = finish(
-        "perceptron", folder, tmp_path / "run", *words, before=("bash", "-c", 'ulimit -f 20; exec "$@"', "-"), env=quiet
-    )
+def test_a_failed_write_ends_the_run_in_one_line(tmp_path, folder, record_property):
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    limited = ("bash", "-c", 'ulimit -f 20; exec "$@"', "-")
+    status, _, err = finish("perceptron", folder, tmp_path / "run", "--epochs=3", before=limited, env=env)
     assert status in (1, 2) and "; make room, and start the same run again" in err, err
     assert not (tmp_path / "run" / "result.json").exists()
-    assert finish("perceptron", folder, tmp_path / "run", *words)[0] == 0
-    record_property("fault", ("no room for a checkpoint", 1, 1))
+    assert finish("perceptron", folder, tmp_path / "run", "--epochs=3")[0] == 0
+    record_property("fault", ("no space for a checkpoint", 1, 1))
 
 
-def test_no_memory_is_one_line(tmp_path, config, monkeypatch):
-    def starved(*_, **__):
+def test_out_of_memory_is_one_line(tmp_path, experiment, monkeypatch):
+    def fail(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr(runner.Trainer, "run", starved)
-    with pytest.raises(ConfigError, match=r"--batch_size=100: the device ran out of memory"):
-        runner.run(config, tmp_path, quiet=True)
+    monkeypatch.setattr(runner, "train_seed", fail)
+    with pytest.raises(ConfigError, match=r"^batch_size=100: the device ran out of memory"):
+        run(experiment, tmp_path, quiet=True)
 
 
-def test_on_nan_skip_counts_what_it_drops(tmp_path, config):
-    wild = dataclasses.replace(config, optimizer="sgd", learning_rate=1e30, on_nan="skip")
-    _, (state,) = runner.run(wild, tmp_path, quiet=True)
+def test_on_nan_skip_counts_the_dropped_updates(tmp_path, experiment, caplog):
+    (state,) = run(experiment, tmp_path, quiet=True, optimizer="sgd", learning_rate=1e30, on_nan="skip").states
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["train"]["skipped"] for line in lines][1:] == [7, 7] and int(state.step) == 21
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert re.search(r"seed 7: \d+ of 21 updates were dropped", caplog.text)
 
 
-def test_a_clock_that_jumps_changes_nothing(tmp_path, config, whole, monkeypatch):
+def test_a_clock_that_jumps_changes_nothing(tmp_path, experiment, complete, monkeypatch):
     calls, now = [], time.time
     monkeypatch.setattr(time, "time", lambda: now() + (calls.append(1) or 0) + 1e8 * (len(calls) > 60))
-    runner.run(config, tmp_path, quiet=True)
+    run(experiment, tmp_path, quiet=True)
     assert len(calls) > 60
-    assert_same_run(tmp_path, whole)
+    assert_same_run(tmp_path, complete)
 
 
 @pytest.mark.long
-def test_a_long_run_holds_memory_files_and_speed(tmp_path, dataset, record_property):
-    """350,000 steps: two hours of the lecture's CNN on two slow cores."""
+def test_a_long_run_keeps_its_memory_files_and_speed(tmp_path, dataset, record_property):
+    """350,000 steps: as many as the lecture's CNN takes in two hours on two slow cores."""
     arrays = {part: getattr(dataset, part) for part in ("train_images", "train_labels", "test_images", "test_labels")}
     arrays = {part: array[..., 0] if array.ndim == 4 else array for part, array in arrays.items()}
     folder = write_folder(tmp_path / "all", arrays)
     steps_per_epoch = -(-round(0.9 * len(arrays["train_labels"])) // 20)
-    words = (f"--epochs={350_000 // steps_per_epoch}", "--checkpoint_every=3500", "--batch_size=20")
-    child = start("softmax", folder, tmp_path / "run", "--hidden=", *words)
-    own, told = psutil.Process(child.pid), []
+    flags = (f"--epochs={350_000 // steps_per_epoch}", "--checkpoint_every=3500", "--batch_size=20")
+    child = start("softmax", folder, tmp_path / "run", "--hidden_sizes=", *flags)
+    process, samples = psutil.Process(child.pid), []
     while child.poll() is None:
         time.sleep(1)
         steps = [int(path.name) for path in checkpoints(tmp_path / "run")]
         if steps and child.poll() is None:
-            told.append((time.monotonic(), max(steps), own.memory_info().rss, own.num_fds()))
+            samples.append((time.monotonic(), max(steps), process.memory_info().rss, process.num_fds()))
     assert child.returncode == 0, child.communicate()[1]
-    quarter = len(told) // 4
-    early, late = told[quarter : 2 * quarter], told[3 * quarter :]
-    grown = statistics.median(row[2] for row in late) / statistics.median(row[2] for row in early) - 1
+    quarter = len(samples) // 4
+    early, late = samples[quarter : 2 * quarter], samples[3 * quarter :]
+    growth = statistics.median(row[2] for row in late) / statistics.median(row[2] for row in early) - 1
     speeds = [(part[-1][1] - part[0][1]) / (part[-1][0] - part[0][0]) for part in (early, late)]
-    line = f"350,000 steps: memory {100 * grown:+.1f} %, speed {100 * (speeds[1] / speeds[0] - 1):+.0f} %"
-    record_property("fault", (line, 1, 0))
-    assert abs(grown) < 0.02 and max(row[3] for row in late) <= max(row[3] for row in early)
-    record_property("fault", (line, 0, 1))
+    fault = f"350,000 steps: memory {100 * growth:+.1f} %, speed {100 * (speeds[1] / speeds[0] - 1):+.0f} %"
+    record_property("fault", (fault, 1, 0))
+    assert abs(growth) < 0.02 and max(row[3] for row in late) <= max(row[3] for row in early)
+    record_property("fault", (fault, 0, 1))

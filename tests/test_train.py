@@ -10,23 +10,24 @@ from flax import linen as nn
 from mnist_jax import metrics
 from mnist_jax.checkpoint import restore_state, save_state
 from mnist_jax.config import Config
+from mnist_jax.evaluation import evaluate, make_eval_step
 from mnist_jax.losses import LOSSES
 from mnist_jax.models import make_model
 from mnist_jax.optimizers import make_optimizer
-from mnist_jax.train import evaluate, init_state, make_eval_step, make_train_step, train_epoch
-from mnist_jax.types import Batch, Hyperparams
+from mnist_jax.train import init_state, make_train_step, train_epoch
+from mnist_jax.types import Batch, Mean
 
 LOSS = LOSSES["sparse_categorical_crossentropy"]
-CONFIG = Config(hidden=(16,))
+CONFIG = Config(hidden_sizes=(16,))
 
 
 class Noisy(nn.Module):
     """Dropout and batch norm: a model with hidden randomness and state to lose."""
 
     @nn.compact
-    def __call__(self, image, train):
-        x = nn.relu(nn.Dense(16)(image.reshape(len(image), -1)))
-        x = nn.BatchNorm(use_running_average=not train)(x)
+    def __call__(self, image, train, mask=None):
+        x = nn.relu(nn.Dense(16)(image.reshape(image.shape[0], -1)))
+        x = nn.BatchNorm(use_running_average=not train)(x, mask=None if mask is None else mask[:, None])
         return nn.Dense(10)(nn.Dropout(0.3, deterministic=not train)(x))
 
 
@@ -36,7 +37,7 @@ def arrays(small):
 
 
 def setup(arrays, model=None, seed=0):
-    model, optimizer = model or make_model(CONFIG, 10), make_optimizer(CONFIG, Hyperparams(1e-3))
+    model, optimizer = model or make_model(CONFIG, 10), make_optimizer(CONFIG)
     return init_state(model, optimizer, jax.random.key(seed), arrays[0][:1]), make_train_step(model, optimizer, LOSS)
 
 
@@ -52,42 +53,45 @@ def differ(first, second):
 def test_masked_rows_count_for_nothing(arrays):
     state, step = setup(arrays)
     images, labels = arrays[0][:8], arrays[1][:8]
-    whole, seen = step(state, Batch(images, labels, jnp.ones(8, bool)))
+    complete, seen = step(state, Batch(images, labels, jnp.ones(8, bool)))
     garbage = Batch(jnp.concatenate([images, 255 - images]), jnp.tile(labels, 2), jnp.arange(16) < 8)
     padded, seen_padded = step(state, garbage)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), whole.params, padded.params)
-    assert int(seen_padded.count) == 8 and int(seen.correct) == int(seen_padded.correct)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), complete.params, padded.params)
+    assert int(seen_padded["loss"].count) == 8 and int(seen["accuracy"].total) == int(seen_padded["accuracy"].total)
 
 
 def test_step_is_the_textbooks(arrays):
     """One step of SGD on one dense layer, against the gradient written out: x (softmax(xw) - onehot)."""
-    model, optimizer = make_model(Config(hidden=()), 10), optax.sgd(0.5)
+    model, optimizer = make_model(Config(hidden_sizes=()), 10), optax.sgd(0.5)
     state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
     batch = Batch(arrays[0][:20], arrays[1][:20], jnp.ones(20, bool))
     after, _ = make_train_step(model, optimizer, LOSS)(state, batch)
     x = np.asarray(batch.image).reshape(20, -1) / np.float32(255)
     before = state.params["Dense_0"]
-    slope = jax.nn.softmax(x @ before["kernel"] + before["bias"][None]) - np.eye(10)[batch.label]
-    np.testing.assert_allclose(after.params["Dense_0"]["kernel"], before["kernel"] - 0.5 * x.T @ slope / 20, atol=1e-6)
+    gradient = jax.nn.softmax(x @ before["kernel"] + before["bias"][None]) - np.eye(10)[batch.label]
+    np.testing.assert_allclose(
+        after.params["Dense_0"]["kernel"], before["kernel"] - 0.5 * x.T @ gradient / 20, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [1, 8, 10, 30])
-def test_micro_batches_add_up_to_the_step(arrays, size):
+def test_microbatches_add_up_to_the_step(arrays, size):
     model, optimizer = make_model(CONFIG, 10), optax.sgd(0.5)
     state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
     batch = Batch(arrays[0][:20], arrays[1][:20], jnp.arange(20) < 17)
-    steps = (make_train_step(model, optimizer, LOSS, micro_batch_size=micro) for micro in (0, size))
-    (whole, seen), (added, seen_added) = (step(state, batch) for step in steps)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole.params, added.params)
-    assert int(seen.count) == int(seen_added.count) == 17 and int(seen.correct) == int(seen_added.correct)
-    np.testing.assert_allclose(seen.loss, seen_added.loss, rtol=1e-6)
+    steps = (make_train_step(model, optimizer, LOSS, microbatch_size=micro) for micro in (0, size))
+    (complete, seen), (added, seen_added) = (step(state, batch) for step in steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), complete.params, added.params)
+    assert int(seen["loss"].count) == int(seen_added["loss"].count) == 17
+    assert int(seen["accuracy"].total) == int(seen_added["accuracy"].total)
+    np.testing.assert_allclose(seen["loss"].total, seen_added["loss"].total, rtol=1e-6)
 
 
-def test_a_micro_batch_of_padding_alone_teaches_nothing(arrays):
-    model, optimizer = make_model(Config(hidden=(16,), norm="batch"), 10), optax.sgd(0.5)
+def test_a_microbatch_of_padding_alone_teaches_nothing(arrays):
+    model, optimizer = make_model(Config(hidden_sizes=(16,), norm="batch"), 10), optax.sgd(0.5)
     state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
     batch = Batch(arrays[0][:20], arrays[1][:20], jnp.arange(20) < 8)
-    added, _ = make_train_step(model, optimizer, LOSS, micro_batch_size=8)(state, batch)
+    added, _ = make_train_step(model, optimizer, LOSS, microbatch_size=8)(state, batch)
     alone, _ = make_train_step(model, optimizer, LOSS)(state, jax.tree.map(lambda leaf: leaf[:8], batch))
     for name in ("params", "model_state"):
         jax.tree.map(
@@ -96,36 +100,36 @@ def test_a_micro_batch_of_padding_alone_teaches_nothing(arrays):
 
 
 class Centred(nn.Module):
-    """Divides by each image's deviation: one of a single grey gives NaN, which no mask takes out of a gradient."""
+    """Divides by each image's standard deviation: a uniform image gives NaN, which no mask takes out of a gradient."""
 
     @nn.compact
     def __call__(self, image, train):
-        x = image.reshape(len(image), -1)
+        x = image.reshape(image.shape[0], -1)
         return nn.Dense(10)((x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True))
 
 
-def test_what_fills_up_a_micro_batch_is_a_real_image(arrays):
+def test_what_fills_up_a_microbatch_is_a_real_image(arrays):
     optimizer = optax.sgd(0.01)
     state = init_state(Centred(), optimizer, jax.random.key(0), arrays[0][:1])
     batch = Batch(arrays[0][:20], arrays[1][:20], jnp.ones(20, bool))
-    steps = (make_train_step(Centred(), optimizer, LOSS, micro_batch_size=size) for size in (0, 8))
-    whole, added = (step(state, batch)[0].params for step in steps)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, added)
+    steps = (make_train_step(Centred(), optimizer, LOSS, microbatch_size=size) for size in (0, 8))
+    complete, added = (step(state, batch)[0].params for step in steps)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), complete, added)
 
 
-def test_micro_batches_need_less_memory_and_draw_apart(arrays):
-    model = make_model(Config(model="cnn", hidden=(16,), filters=(8,), dropout=0.5), 10)
+def test_microbatches_need_less_memory_and_draw_apart(arrays):
+    model = make_model(Config(model="cnn", hidden_sizes=(16,), filters=(8,), dropout=0.5), 10)
     optimizer = optax.sgd(0.5)
     state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
     twice = Batch(jnp.tile(arrays[0][:1], (90, 1, 1, 1)), arrays[1][:90] * 0, jnp.ones(90, bool))
     bytes_needed, losses = [], []
     for size in (0, 10, 1):
-        step = jax.jit(make_train_step(model, optimizer, LOSS, micro_batch_size=size)).lower(state, twice).compile()
+        step = jax.jit(make_train_step(model, optimizer, LOSS, microbatch_size=size)).lower(state, twice).compile()
         bytes_needed.append(step.memory_analysis().temp_size_in_bytes)
-        losses.append(float(step(state, twice)[1].loss))
+        losses.append(float(step(state, twice)[1]["loss"].total))
     assert bytes_needed[1] < bytes_needed[0] / 3
-    same = make_train_step(model, optimizer, LOSS, micro_batch_size=1)
-    one = same(state, jax.tree.map(lambda leaf: leaf[:1], twice))[1].loss
+    same = make_train_step(model, optimizer, LOSS, microbatch_size=1)
+    one = same(state, jax.tree.map(lambda leaf: leaf[:1], twice))[1]["loss"].total
     assert abs(losses[2] - 90 * float(one)) > 1e-3  # were each micro-batch's draw the same, it would be equal
 
 
@@ -140,33 +144,35 @@ def test_four_epochs_equal_two_saved_restored_and_two(tmp_path, arrays, model):
 
 
 @pytest.mark.parametrize("cuts", [(0, 1, 2, 3), (0, 2, 3), (0, 1, 3)])
-def test_an_epoch_in_pieces_gives_the_bits_of_a_whole_one(arrays, cuts):
+def test_an_epoch_in_pieces_gives_the_bits_of_the_complete_one(arrays, cuts):
     state, step = setup(arrays, Noisy())
-    piece = jax.jit(lambda state, first, stop: train_epoch(step, state, *arrays, first, stop, batch_size=40))
-    whole, per_step = piece(piece(state, 0, 3)[0], 0, 3)
+    piece = jax.jit(
+        lambda state, start_step, end_step: train_epoch(step, state, *arrays, start_step, end_step, batch_size=40)
+    )
+    complete, per_step = piece(piece(state, 0, 3)[0], 0, 3)
     state, summed = piece(state, 0, 3)[0], 0
-    for first, stop in itertools.pairwise(cuts):
-        state, some = piece(state, first, stop)
-        summed = np.add(summed, some.loss)
-    assert_same(state, whole)
-    np.testing.assert_array_equal(summed, per_step.loss)
+    for start_step, end_step in itertools.pairwise(cuts):
+        state, some = piece(state, start_step, end_step)
+        summed = np.add(summed, some["loss"].total)
+    assert_same(state, complete)
+    np.testing.assert_array_equal(summed, per_step["loss"].total)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_is_skipped(arrays, bad):
     state, _ = setup(arrays)
-    model, optimizer = make_model(CONFIG, 10), make_optimizer(CONFIG, Hyperparams(1e-3))
+    model, optimizer = make_model(CONFIG, 10), make_optimizer(CONFIG)
 
-    def loss(logits, labels):
-        return LOSS(logits, labels) + jnp.where(labels == 10, bad, 0)
+    def loss(logits, batch):
+        return LOSS(logits, batch) + jnp.where(batch.label == 10, bad, 0)
 
     step = make_train_step(model, optimizer, loss, skip_nonfinite=True)
     good = Batch(arrays[0][:8], arrays[1][:8], jnp.ones(8, bool))
-    after, told = step(state, good._replace(label=good.label.at[3].set(10)))
-    assert int(told.count) == int(told.correct) == 0 and float(told.loss) == 0 and int(after.step) == 1
+    after, measured = step(state, good._replace(label=good.label.at[3].set(10)))
+    assert all(float(part) == 0 for mean in measured.values() for part in mean) and int(after.step) == 1
     assert_same(after._replace(step=state.step), state)
-    after, told = step(state, good)
-    assert int(told.count) == 8 and differ(after, state)
+    after, measured = step(state, good)
+    assert int(measured["loss"].count) == 8 and differ(after, state)
 
 
 def test_same_seed_same_bits_other_seed_other_bits(arrays):
@@ -180,11 +186,11 @@ def test_same_seed_same_bits_other_seed_other_bits(arrays):
 
 def test_dropout_and_order_change_from_step_to_step(arrays):
     state, step = setup(arrays, Noisy())
-    batch = Batch(*(array[:8] for array in arrays), jnp.ones(8, bool))
+    batch = Batch(*(array[:8] for array in arrays))
     assert differ(step(state, batch)[0], step(state._replace(step=state.step + 1), batch)[0])
     first = train_epoch(step, state, *arrays, batch_size=40)[1]
     second = train_epoch(step, state._replace(step=state.step + 3), *arrays, batch_size=40)[1]
-    assert float(first.loss[0]) != float(second.loss[0])
+    assert float(first["loss"].total[0]) != float(second["loss"].total[0])
 
 
 def test_epoch_counts_every_image_once_and_compiles_once(arrays):
@@ -198,7 +204,7 @@ def test_epoch_counts_every_image_once_and_compiles_once(arrays):
     epoch = jax.jit(epoch)
     for _ in range(3):
         state, per_step = epoch(state)
-    np.testing.assert_array_equal(per_step.count, [40, 40, 10])
+    np.testing.assert_array_equal(per_step["loss"].count, [40, 40, 10])
     assert len(traces) == 1, "a run must compile its epoch once: something in the state changes type or shape"
 
 
@@ -207,13 +213,13 @@ def test_evaluate_does_not_depend_on_the_batch_size(arrays, batch_size):
     state, _ = setup(arrays)
     got = evaluate(make_eval_step(make_model(CONFIG, 10), LOSS), state, *arrays, batch_size)
     logits = make_model(CONFIG, 10).apply({"params": state.params}, arrays[0] / np.float32(255))
-    assert int(got.count) == 90 and int(got.correct) == int((logits.argmax(-1) == arrays[1]).sum())
-    assert metrics.compute(got)["loss"] == pytest.approx(float(LOSS(logits, arrays[1]).mean()), rel=1e-5)
+    assert int(got["loss"].count) == 90 and int(got["accuracy"].total) == int((logits.argmax(-1) == arrays[1]).sum())
+    assert metrics.compute(got)["loss"] == pytest.approx(float(LOSS(logits, Batch(*arrays)).mean()), rel=1e-5)
 
 
 def test_runs_over_seeds_and_rates_are_one_vmap(arrays):
     def run(key, rate):
-        optimizer = make_optimizer(CONFIG, Hyperparams(rate))
+        optimizer = make_optimizer(CONFIG.replace_traced({"learning_rate": rate}))
         model = make_model(CONFIG, 10)
         step = make_train_step(model, optimizer, LOSS)
         return train_epoch(step, init_state(model, optimizer, key, arrays[0][:1]), *arrays, batch_size=40)[0]
@@ -225,4 +231,4 @@ def test_runs_over_seeds_and_rates_are_one_vmap(arrays):
 
 
 def test_nothing_counted_is_not_a_number():
-    assert np.isnan(metrics.compute(metrics.Metrics(0, 0.0, 0))["accuracy"])
+    assert np.isnan(metrics.compute({"loss": Mean(0.0, 0), "accuracy": Mean(0, 0)})["accuracy"])

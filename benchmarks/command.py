@@ -1,0 +1,183 @@
+"""The benchmark behind `python -m mnist_jax benchmark`: validates its flags, measures, and writes the results."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+from benchmarks import plots, report
+from benchmarks.cases import BATCH_SIZES, IMPLEMENTATIONS, MNIST_JAX, TORCH, Case
+from benchmarks.compare import Record, compare, compare_seeds, cpu_name, platform_of, write_npz
+from benchmarks.goals import evaluate_goals
+from benchmarks.scaling import measure_scaling
+from benchmarks.start_up import measure_start_up
+from benchmarks.targets import TARGETS, measure_examples, time_to_accuracy
+from mnist_jax.commands.benchmark import Flags
+from mnist_jax.datasets import load_dataset
+from mnist_jax.errors import ConfigError, get_entry
+from mnist_jax.files import expand_user, write_json
+from mnist_jax.plots import save
+from mnist_jax.report import git_commit, versions
+from mnist_jax.types import Dataset
+
+UNRECORDED_FLAGS = ("dataset", "data_dir", "baseline_pythons", "workdir")  # local paths
+
+
+def parse_pythons(arguments: tuple[str, ...]) -> dict[str, str]:
+    """Parses --baseline_pythons.
+
+    Args:
+      arguments: NAME=PYTHON.
+
+    Returns:
+      The interpreter of each implementation that takes part; those in JAX run in this one.
+
+    Raises:
+      ConfigError: an unknown name, or no such interpreter.
+    """
+    pythons = {MNIST_JAX: sys.executable, "flax_plain": sys.executable}
+    for argument in arguments:
+        name, _, python = argument.partition("=")
+        get_entry(IMPLEMENTATIONS, "baseline_pythons", name)
+        if not python or not pathlib.Path(python).is_file():
+            raise ConfigError(f"baseline_pythons={argument}: must be NAME=PYTHON, an interpreter that has {name}")
+        pythons |= dict.fromkeys(TORCH if name == "torch" else (name,), python)
+    return pythons
+
+
+def make_cases(flags: Flags) -> list[Case]:
+    """Lists the cases that the flags ask for.
+
+    Args:
+      flags: of the command.
+
+    Returns:
+      Cases.
+    """
+    return [
+        Case(model, dtype, task, batch_size or BATCH_SIZES[model])
+        for task in flags.tasks
+        for model in flags.models
+        for dtype in flags.dtypes
+        for batch_size in flags.batch_sizes
+    ]
+
+
+def images_per_epoch(flags: Flags, model: str, available: int) -> int:
+    """Computes how many images an epoch has.
+
+    Args:
+      flags: of the command.
+      model: its name.
+      available: number of training images.
+
+    Returns:
+      At most 60,000 images.
+    """
+    count = (model == "deep_cnn" and flags.deep_cnn_images) or flags.images
+    return min(count or 60_000, available)
+
+
+class Benchmark:
+    """A benchmark in progress: `result` is written to benchmark.json after each measurement."""
+
+    def __init__(self, flags: Flags, dataset: Dataset, workdir: pathlib.Path, folder: pathlib.Path):
+        self.flags, self.dataset, self.workdir, self.folder = flags, dataset, workdir, folder
+        recorded = {name: value for name, value in dataclasses.asdict(flags).items() if name not in UNRECORDED_FLAGS}
+        self.result: Record = {
+            "dataset": dataset.name,
+            "flags": recorded,
+            "versions": versions(),
+            "commit": git_commit(),
+            "cpu": cpu_name(),
+            "cpu_count": os.cpu_count(),
+            "load_average_before": os.getloadavg(),
+        }
+
+    def update(self, **records: object) -> None:
+        self.result.update(records)
+        write_json(self.workdir / "benchmark.json", self.result)
+
+    def data(self, model: str) -> pathlib.Path:
+        """Returns the file of the images and labels that a model trains on."""
+        images, labels = self.dataset.train_images, self.dataset.train_labels
+        return write_npz(self.folder, images, labels, images_per_epoch(self.flags, model, len(images)))
+
+    def measure_scaling(self) -> None:
+        images, labels = self.dataset.train_images, self.dataset.train_labels
+        axes = measure_scaling(images, labels, self.folder, self.flags.epochs, self.flags.timeout_s)
+        write_json(self.workdir / "scaling.json", self.result | {"axes": axes})
+        save(plots.plot_scaling(axes), self.workdir / "scaling.png")
+        print(json.dumps(axes, indent=2))
+
+    def compare(self, cases: list[Case], pythons: dict[str, str]) -> None:
+        self.result["cases"] = []
+        rounds, epochs, timeout_s = self.flags.rounds, self.flags.epochs, self.flags.timeout_s
+        for case in cases:
+            record = compare(case, self.data(case.model), pythons, rounds, epochs, timeout_s)
+            self.update(cases=[*self.result["cases"], record])
+            print(report.format_case(record), flush=True)
+        if self.flags.extras:
+            self.update(eight_seeds=compare_seeds(self.data("perceptron"), rounds, epochs, 8, timeout_s))
+        self.time_targets(pythons)
+        if self.flags.extras:
+            self.update(start_up=measure_start_up(timeout_s))
+        self.update(goals=evaluate_goals(self.result), load_average_after=os.getloadavg())
+        save(plots.plot_throughput(self.result["cases"]), self.workdir / "throughput.png")
+
+    def time_targets(self, pythons: dict[str, str]) -> None:
+        flags = self.flags
+        is_standard = len(self.dataset.train_images) == 60_000 and len(self.dataset.test_images) == 10_000
+        default = () if platform_of(self.result["cases"]) == "cpu" or not is_standard else tuple(TARGETS)
+        targets = flags.targets or default
+        examples = measure_examples(self.data("perceptron"), pythons, flags.timeout_s) if targets else []
+        self.update(examples=examples, targets=[])
+        for target in targets:
+            record = time_to_accuracy(
+                target, flags.dataset, flags.data_dir, flags.target_seeds, self.folder, flags.timeout_s
+            )
+            self.update(targets=[*self.result["targets"], record])
+            print(report.format_target(record), flush=True)
+
+    def print_summary(self) -> None:
+        if self.flags.extras:
+            print(report.format_start_up(self.result["start_up"]))
+            for failure in self.result["eight_seeds"]["failures"]:
+                print(f"eight seeds: {failure}")
+        for example in self.result["examples"]:
+            print(f"{example['source']}: {example.get('failure') or format(example['seconds'], '.0f') + ' s in total'}")
+        for goal in self.result["goals"]:
+            print(report.format_goal(goal))
+        print(f"Results: {self.workdir}")
+
+
+def run(flags: Flags) -> None:
+    """Runs the benchmark.
+
+    Args:
+      flags: of the command.
+
+    Raises:
+      ConfigError: a flag is wrong.
+      DataError: a data file is wrong, or the machine's matmul rate can't be measured.
+    """
+    pythons = parse_pythons(flags.baseline_pythons)
+    for target in flags.targets:
+        get_entry(TARGETS, "targets", target)
+    dataset = load_dataset(flags.dataset, flags.data_dir)
+    cases = make_cases(flags)
+    for case in cases:
+        count = images_per_epoch(flags, case.model, len(dataset.train_images))
+        if case.batch_size > count:
+            raise ConfigError(f"images={count}: fewer than a batch of {case.batch_size} for {case.model}")
+    workdir = expand_user(flags.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = Benchmark(flags, dataset, workdir, pathlib.Path(folder))
+        if flags.scaling:
+            benchmark.measure_scaling()
+        else:
+            benchmark.compare(cases, pythons)
+            benchmark.print_summary()

@@ -1,0 +1,41 @@
+"""python -m mnist_jax NAME: runs a command, or a recipe of the checkout in the current folder."""
+
+import ast
+import os
+import pathlib
+import runpy
+import sys
+
+from mnist_jax.errors import suggest_name
+
+
+def _modules() -> dict[str, tuple[str, pathlib.Path]]:
+    """From the names of commands and recipes to their modules and files."""
+    commands = pathlib.Path(__file__).parent / "commands"
+    recipes = pathlib.Path.cwd() / "experiments"
+    found = {path.stem: (f"mnist_jax.commands.{path.stem}", path) for path in sorted(commands.glob("[!_]*.py"))}
+    return found | {path.stem: (f"experiments.{path.stem}", path) for path in sorted(recipes.glob("[!_]*.py"))}
+
+
+def _summary(path: pathlib.Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def main() -> None:
+    """Runs what the first argument names."""
+    modules = _modules()
+    if len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h", "help"):
+        print("usage: python -m mnist_jax NAME [--FLAG=VALUE ...]; NAME --help lists its flags\n")
+        for name, (_, path) in modules.items():
+            print(f"  {name:11} {_summary(path)}")
+        return
+    name = sys.argv.pop(1)
+    if name not in modules:
+        print(f"error: there is no command or recipe {name!r}; {suggest_name(name, modules)}", file=sys.stderr)
+        sys.exit(2)
+    sys.path.insert(0, os.getcwd())  # where recipes are
+    runpy.run_module(modules[name][0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""The command line: flags made from dataclasses, errors of one line, exit statuses."""
+
+import dataclasses
+import importlib
+import importlib.util
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+from absl import logging as absl_logging
+
+from mnist_jax.config import Config, config_from_dict
+from mnist_jax.errors import ConfigError, InterruptedRunError, MnistJaxError, summarize_exception
+from mnist_jax.experiment import Experiment
+from mnist_jax.fields import Flag, Value, flag_field, flags_of, validate_fields
+from mnist_jax.files import read_json
+from mnist_jax.options import RunOptions
+from mnist_jax.process import Interrupted, raise_signals
+
+T = TypeVar("T")
+_DEFINE: dict[type, Callable[..., Any]] = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainFlags(RunOptions):
+    """Flags of every training experiment that are not of its configuration."""
+
+    workdir: str = flag_field("", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME", group="run")
+    config: str = flag_field("", "config.json of a run to repeat; other flags change it", group="run")
+    deterministic: bool = flag_field(False, "forbid a GPU kernels whose results vary; slower", group="run")
+
+
+def add_dashes(message: str, names: Iterable[str]) -> str:
+    """Writes the arguments in a message of the library as the flags that they were given by.
+
+    Args:
+      message: such as "workdir=x: already holds a result; use overwrite=True".
+      names: of the flags that there are.
+
+    Returns:
+      The message for the command line.
+
+    >>> add_dashes("workdir=x: already holds a result; use overwrite=True", ["workdir", "overwrite"])
+    '--workdir=x: already holds a result; use --overwrite'
+    """
+    any_name = "|".join(map(re.escape, names))
+    message = re.sub(rf"(?<![\w./=-])({any_name})(?==)", r"--\1", message)
+    message = re.sub(rf"^({any_name})(?=:)", r"--\1", message)
+    return re.sub(rf"(--(?:{any_name}))=True\b", r"\1", message)
+
+
+def _define(holders: Sequence[Any], hidden_groups: Iterable[str]) -> tuple[flags.FlagValues, dict[str, list[Flag]]]:
+    values = flags.FlagValues()
+    by_group: dict[str, list[Flag]] = {}
+    for holder in holders:
+        for flag in flags_of(type(holder)).values():
+            if flag.group in hidden_groups:
+                continue
+            by_group.setdefault(flag.group, []).append(flag)
+            default = getattr(holder, flag.name)
+            if flag.is_tuple:
+                flags.DEFINE_list(flag.name, [*map(str, default)], flag.help, flag_values=values)
+            else:
+                _DEFINE[flag.item_type](flag.name, default, flag.help, flag_values=values)
+    flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
+    return values, by_group
+
+
+def _help(doc: str, values: flags.FlagValues, by_group: dict[str, list[Flag]]) -> str:
+    lines = [doc.strip()]
+    for group, members in by_group.items():
+        lines += ["", f"Flags: {group}" if len(by_group) > 1 else "Flags:"]
+        for flag in members:
+            default = str(values[flag.name].default_as_str or "").strip("'")
+            lines.append(f"  --{flag.name}: {flag.help}" + (f" (default: {default})" if default else ""))
+    return "\n".join(lines)
+
+
+def _explicit_values(values: flags.FlagValues, holder: Any) -> dict[str, Any]:
+    """The values of the flags that the user gave."""
+    explicit = {}
+    for flag in flags_of(type(holder)).values():
+        if flag.name in values and values[flag.name].present:
+            value = getattr(values, flag.name)
+            if flag.is_tuple:
+                is_int = flag.item_type is int
+                items = [item for item in value if item]
+                value = tuple(int(item) if is_int and re.fullmatch(r"-?\d+", item) else item for item in items)
+            explicit[flag.name] = value
+    return explicit
+
+
+def _parse(values: flags.FlagValues) -> list[str]:
+    try:
+        return values(sys.argv)[1:]
+    except flags.Error as error:
+        raise ConfigError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
+
+
+def _run(
+    doc: str,
+    holders: Sequence[Any],
+    function: Callable[[flags.FlagValues, list[str]], None],
+    hidden_groups: Iterable[str] = (),
+) -> None:
+    """Parses the flags, calls the function, and turns errors into a line and an exit status."""
+    absl_logging.set_verbosity(absl_logging.FATAL)  # libraries log what we report in one line
+    values, by_group = _define(holders, hidden_groups)
+    try:
+        positional = _parse(values)
+        if values.help:
+            print(_help(doc, values, by_group))
+            return
+        raise_signals()
+        function(values, positional)
+    except InterruptedRunError as error:
+        print(add_dashes(str(error), values), file=sys.stderr)
+        sys.exit(error.exit_status)
+    except MnistJaxError as error:
+        print(f"error: {add_dashes(str(error), values)}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or summarize_exception(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        number = signal.Signals(error.args[0] if isinstance(error, Interrupted) else signal.SIGINT)
+        print(f"stopped by {number.name}; to resume, give the same command again", file=sys.stderr)
+        sys.exit(128 + number)
+
+
+def run_cli(doc: str, defaults: T, function: Callable[[T, list[str]], None]) -> None:
+    """Runs a command, and ends the process with its exit status; each error is one line.
+
+    Args:
+      doc: its module docstring, shown by --help.
+      defaults: dataclass instance; each flag_field is a flag, its value there the default.
+      function: (the dataclass with the values given, positional arguments) -> None.
+    """
+
+    def call(values: flags.FlagValues, positional: list[str]) -> None:
+        given = dataclasses.replace(defaults, **_explicit_values(values, defaults))  # type: ignore[type-var]
+        validate_fields(given)
+        function(given, positional)
+
+    _run(doc, (defaults,), call)
+
+
+def reject_positionals(positional: Sequence[str]) -> None:
+    """Refuses arguments that are not flags.
+
+    Args:
+      positional: the arguments.
+
+    Raises:
+      ConfigError: there are some.
+    """
+    if positional:
+        raise ConfigError(f"{positional[0]!r} is not a flag; write --NAME=VALUE (--help lists the flags)")
+
+
+def load_experiment(name: str) -> Experiment | None:
+    """Imports the module that the user names, and takes its EXPERIMENT.
+
+    Args:
+      name: of a module on Python's path or in the current folder, such as my_lab.maxout; without a dot first of the
+        recipes in experiments/; empty for none.
+
+    Returns:
+      The experiment, or None.
+
+    Raises:
+      ConfigError: there is no such module, or no EXPERIMENT in it.
+    """
+    if not name:
+        return None
+    sys.path.insert(0, os.getcwd())
+    names = [name] if "." in name else [f"experiments.{name}", name]
+    try:
+        found = next(candidate for candidate in names if _is_importable(candidate))
+        experiment = getattr(importlib.import_module(found), "EXPERIMENT", None)
+    except StopIteration:
+        raise ConfigError(f"experiment={name}: there is no such module; name one that defines EXPERIMENT") from None
+    except Exception as error:  # whatever the module does
+        what = f"{type(error).__name__}: {summarize_exception(error)}"
+        raise ConfigError(f"experiment={name}: can't be imported ({what})") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"experiment={name}: defines no EXPERIMENT = Experiment(...)")
+    return experiment
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # of its package
+        return False
+
+
+def _read_config(path: str, base: Config) -> Config:
+    try:
+        stored = read_json(path)
+        if not isinstance(stored, dict):
+            raise ConfigError("must hold one JSON object, as a run's config.json does")
+        return config_from_dict(stored, base)
+    except OSError as error:
+        raise ConfigError(f"config={path}: can't be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"config={path}: {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"config={path}: not JSON: {error}") from None
+
+
+class _OneLine(logging.Formatter):
+    def __init__(self, flag_names: Iterable[str]):
+        super().__init__()
+        self.flag_names = [*flag_names]
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = add_dashes(record.getMessage(), self.flag_names)
+        return f"warning: {message}" if record.levelno > logging.INFO else message
+
+
+def _log_to_stderr(level: int, flag_names: Iterable[str]) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine(flag_names))
+    logger = logging.getLogger("mnist_jax")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(level)
+
+
+def main(experiment: Experiment, doc: str | None) -> None:
+    """Runs a training experiment from the command line: its configuration's fields are flags.
+
+    Args:
+      experiment: what to run.
+      doc: its module docstring, shown by --help.
+    """
+
+    def train(values: flags.FlagValues, positional: list[str]) -> None:
+        reject_positionals(positional)
+        chosen: dict[str, Value] = {"plots": sys.stderr.isatty(), **_explicit_values(values, TrainFlags())}
+        given = TrainFlags(**chosen)
+        config = _read_config(given.config, experiment.config) if given.config else experiment.config
+        changed = experiment.with_config(dataclasses.replace(config, **_explicit_values(values, config)))
+        if given.deterministic:
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+        _log_to_stderr(logging.WARNING if given.quiet else logging.INFO, values)
+
+        from mnist_jax.devices import enable_compilation_cache
+        from mnist_jax.runner import run
+
+        enable_compilation_cache()
+        config = changed.config
+        source = config.dataset.partition(":")[0]
+        workdir = given.workdir or f"runs/{config.name}-{source}-{time.strftime('%Y%m%d-%H%M%S')}"
+        result = run(changed, workdir, given)
+        print(f"Results: {workdir}")
+        print(_headline(result.summary["test"]))
+
+    _run(doc or "", (experiment.config, TrainFlags()), train, experiment.owned_groups)
+
+
+def _headline(summary: dict[str, dict[str, Any]]) -> str:
+    name = "accuracy" if "accuracy" in summary else "loss"
+    score = summary[name]
+    scale, what, unit = (100, "Baseline Error", "%") if name == "accuracy" else (1, "Test loss", "")
+    mean = 1 - score["mean"] if name == "accuracy" else score["mean"]
+    spread = f" (standard deviation {scale * score['std']:.2f}, n={score['n']})" if score["n"] > 1 else ""
+    return f"{what}: {scale * mean:.2f}{unit}{spread}"

@@ -1,0 +1,122 @@
+"""Trains one neuron to separate points of the plane, 1 if A x + B y > C, else 0: perceptron rule and gradient descent.
+
+python -m mnist_jax neuron
+python -m mnist_jax neuron --explain
+python -m mnist_jax neuron --points=xor --hidden_size=2
+"""
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+from mnist_jax import cli
+from mnist_jax.errors import ConfigError
+from mnist_jax.fields import flag_field
+from mnist_jax.files import expand_user
+
+if TYPE_CHECKING:
+    from mnist_jax.lecture.neuron import Points
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """The flags of the command."""
+
+    points: str = flag_field("linear", "linear or xor, sampled at random, or a CSV file with the columns x,y,class")
+    num_points: int = flag_field(100, "points to sample", minimum=2, exclusive_maximum=1_000_001)
+    seed: int = flag_field(7, "root of all randomness", minimum=0)
+    learning_rate: float = flag_field(
+        0.0, "step size; 0: 1 for gradient descent, otherwise 0.1", minimum=0, exclusive_maximum=1_000_001
+    )
+    epochs: int = flag_field(500, "passes over the points, at most", minimum=1, exclusive_maximum=1_000_001)
+    hidden_size: int = flag_field(
+        0, "train a network with so many hidden units; 0: one neuron", minimum=0, exclusive_maximum=1_000_001
+    )
+    explain: bool = flag_field(False, "write out one step of gradient descent in numbers")
+    workdir: str = flag_field("runs/neuron", "folder for the plots")
+    show: bool = flag_field(True, "show the plots if there is a screen")
+
+
+def main(flags: Flags, positional: list[str]) -> None:
+    """Runs the command.
+
+    Args:
+      flags: parsed flags.
+      positional: must be empty.
+
+    Raises:
+      ConfigError: a wrong flag, or training diverged.
+      DataError: an invalid CSV file.
+    """
+    cli.reject_positionals(positional)
+    import jax
+    import numpy as np
+
+    from mnist_jax.lecture import neuron
+
+    if flags.points in ("linear", "xor"):
+        points = neuron.sample_points(jax.random.key(flags.seed), flags.num_points, flags.points)
+    else:
+        points = neuron.read_points(flags.points)
+    if flags.explain:
+        line = np.array([0.5, -0.5, 0.1])
+        print(neuron.explain_step(line, points.inputs[0], int(points.labels[0]), flags.learning_rate or 1.0))
+        return
+    workdir = expand_user(flags.workdir)
+    if flags.hidden_size:
+        _train_network(flags, points, workdir)
+    else:
+        _train_neuron(flags, points, workdir)
+    print(f"Plots: {workdir}")
+
+
+def _train_network(flags: Flags, points: "Points", workdir: pathlib.Path) -> None:
+    import jax
+    import numpy as np
+
+    from mnist_jax import plots
+    from mnist_jax.lecture import neuron
+    from mnist_jax.lecture.plots import decision_boundary
+
+    key = jax.random.fold_in(jax.random.key(flags.seed), 1)
+    decision_function = neuron.train_network(key, points, flags.hidden_size, flags.learning_rate or 0.1, flags.epochs)
+    errors = int(((decision_function(points.inputs) > 0) != points.labels).sum())
+    print(f"network 2-{flags.hidden_size}-2: {errors} errors in {len(points.labels)} points")
+    figure = decision_boundary(points.inputs, points.labels, np.zeros((0, 3)), decision_function)
+    plots.save(figure, workdir / "network.png", flags.show)
+
+
+def _train_neuron(flags: Flags, points: "Points", workdir: pathlib.Path) -> None:
+    import numpy as np
+
+    from mnist_jax import plots
+    from mnist_jax.lecture import neuron
+    from mnist_jax.lecture.plots import decision_boundary
+
+    all_errors = []
+    for name, rule, default_learning_rate in (
+        ("perceptron_rule", neuron.perceptron_rule, 0.1),
+        ("gradient_descent", neuron.gradient_descent, 1.0),
+    ):
+        title = name.replace("_", " ")
+        lines = rule(points, flags.learning_rate or default_learning_rate, flags.epochs)
+        if not np.isfinite(lines).all():
+            raise ConfigError(f"learning_rate={flags.learning_rate}: {title} diverged; choose a smaller one")
+        a, b, c = lines[-1]
+        errors = int((np.asarray(neuron.predict(lines[-1], points.inputs)) != points.labels).sum())
+        all_errors.append(errors)
+        print(
+            f"{title}: A = {a:.4f}, B = {b:.4f}, C = {c:.4f} after {len(lines) - 1} epochs; "
+            f"{errors} errors in {len(points.labels)} points"
+        )
+        figure = decision_boundary(points.inputs, points.labels, lines[1:])
+        plots.save(figure, workdir / f"{name}.png", flags.show)
+    if any(all_errors):
+        if neuron.is_linearly_separable(points):
+            print("A line separates these points: try more --epochs, or rescale the columns.")
+        else:
+            print("No line separates these points: try a small network with --hidden_size=2.")
+
+
+if __name__ == "__main__":
+    cli.run_cli(__doc__, Flags(), main)

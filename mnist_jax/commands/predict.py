@@ -1,0 +1,89 @@
+"""Reads digits from your own pictures with a finished run: digit, probability and runner-up, a line each.
+
+python -m mnist_jax predict --workdir=runs/mine FILE...
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import TYPE_CHECKING
+
+from mnist_jax import cli
+from mnist_jax.errors import ConfigError, DataError
+from mnist_jax.fields import flag_field
+
+if TYPE_CHECKING:
+    from mnist_jax.loaded_run import Prediction
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """The flags of the command."""
+
+    workdir: str = flag_field("", "folder of the run")
+    experiment: str = flag_field("", "module that defines EXPERIMENT, where the run has parts of its own")
+    run_seed: int | None = flag_field(None, "which of the run's seeds; left out: its first")
+    json: bool = flag_field(False, "print a JSON object per line, for programs")
+    show: bool = flag_field(False, "draw what the network saw into predictions.png, and on a screen if there is one")
+    platform: str = flag_field("", "cpu, gpu or tpu; left out: the best that JAX finds")
+
+
+def main(flags: Flags, positional: list[str]) -> None:
+    """Runs the command.
+
+    Args:
+      flags: parsed flags.
+      positional: PNG, JPEG or IDX files.
+
+    Raises:
+      ConfigError: no workdir or no file.
+      DataError: a damaged run.
+    """
+    if not flags.workdir:
+        raise ConfigError("workdir=: name the folder of a run")
+    if not positional:
+        raise ConfigError("no FILE: name PNG, JPEG or IDX files after the flags")
+    import numpy as np
+
+    from mnist_jax import devices, images, plots
+    from mnist_jax.loaded_run import load_run
+
+    devices.enable_compilation_cache()
+    devices.choose_device(flags.platform)
+    run = load_run(flags.workdir, cli.load_experiment(flags.experiment), flags.run_seed)
+    pictures, failed = [], False
+    for path in positional:
+        try:
+            pictures += images.read_pictures(path, run.picture_shape)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    predictions = run.predict(*pictures)
+    for prediction in predictions:
+        print(_to_json(prediction) if flags.json else _to_line(prediction))
+    if flags.show and predictions:
+        shown = predictions[:64]
+        titles = [f"{one.label} ({100 * one.probability:.1f} %)" for one in shown]
+        figure = plots.image_grid(np.stack([one.image for one in shown])[..., None], titles, min(8, len(shown)))
+        plots.save(figure, pathlib.Path("predictions.png"), show=True)
+    if failed:
+        sys.exit(1)
+
+
+def _to_json(prediction: "Prediction") -> str:
+    stats = {"file": prediction.name, "prediction": prediction.label, "probability": prediction.probability}
+    stats |= {"runner_up": prediction.runner_up, "runner_up_probability": prediction.runner_up_probability}
+    return json.dumps(stats | {"preprocessing": prediction.preprocessing_steps})
+
+
+def _to_line(prediction: "Prediction") -> str:
+    steps = ", ".join(prediction.preprocessing_steps) or "unchanged"
+    return (
+        f"{prediction.name}: {prediction.label}  {100 * prediction.probability:.1f} %  "
+        f"(then {prediction.runner_up}, {100 * prediction.runner_up_probability:.1f} %)  [{steps}]"
+    )
+
+
+if __name__ == "__main__":
+    cli.run_cli(__doc__, Flags(), main)

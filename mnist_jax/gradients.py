@@ -1,0 +1,197 @@
+"""The gradient of a batch's mean loss, at once or in microbatches, for any train step."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from mnist_jax.adapters import AnyModel, Model, as_model
+from mnist_jax.batches import batch_indices
+from mnist_jax.errors import ArgumentError
+from mnist_jax.metrics import accuracy, batch_metrics, sum_over_steps
+from mnist_jax.types import Array, Batch, DType, LossFn, Metric, Metrics, Outputs, Preprocess, PyTree
+
+DEFAULT_METRICS: Mapping[str, Metric] = {"accuracy": accuracy}
+
+Grads: TypeAlias = tuple[PyTree, tuple[PyTree, Metrics]]  # gradients, (model state, metrics)
+GradFn: TypeAlias = Callable[[PyTree, PyTree, jax.Array, Batch], Grads]
+
+
+class _BatchGradFn(Protocol):
+    """As GradFn; mean_count is what the summed loss is divided by, None for the batch's own count."""
+
+    def __call__(
+        self, params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, mean_count: jax.Array | None = None
+    ) -> Grads: ...
+
+
+def to_float(image: jax.Array) -> jax.Array:
+    """Maps stored images to the network's input; the default of every `preprocess`.
+
+    Args:
+      image: uint8, 0 to 255; or of a float dtype, which is left alone.
+
+    Returns:
+      float32 in [0, 1] for uint8; same shape.
+
+    Raises:
+      ArgumentError: another dtype.
+    """
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        return image
+    raise ArgumentError(f"image: dtype {image.dtype}; it must be uint8, or float, or a preprocess must be given")
+
+
+def check_lengths(image: Array, label: Array, mask: Array | None = None) -> None:
+    """Checks that examples are complete.
+
+    Args:
+      image: [B, ...].
+      label: [B] or [B, K].
+      mask: [B], or None.
+
+    Raises:
+      ArgumentError: their first dimensions differ.
+    """
+    lengths = {name: array.shape[:1] for name, array in (("image", image), ("label", label)) if array is not None}
+    if mask is not None:
+        lengths["mask"] = mask.shape
+    if image.ndim < 2 or len(set(lengths.values())) > 1:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in (("image", image), ("label", label)))
+        raise ArgumentError(
+            f"images, labels and mask must have the same first dimension; got {shapes}"
+            + (f", mask {mask.shape}" if mask is not None else "")
+        )
+
+
+def cast(params: PyTree, dtype: DType) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+
+def to_float32(outputs: Outputs) -> Outputs:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
+
+
+def _streams(key: jax.Array) -> dict[str, jax.Array]:
+    """Linen and NNX take the key of a stream that has none of its own from "params" or "default"."""
+    other = jax.random.fold_in(key, 0)
+    return {"dropout": key, "params": other, "default": other}
+
+
+def _make_batch_grad_fn(model: Model, loss: LossFn, metrics: Mapping[str, Metric], dtype: DType) -> _BatchGradFn:
+    def loss_fn(
+        params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, mean_count: jax.Array | None
+    ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+        mask = jnp.ones(batch.image.shape[0], bool) if batch.mask is None else batch.mask
+        if batch.mask is not None and model_state and not model.takes_mask:
+            raise ArgumentError(
+                "model: keeps batch statistics but has no `mask` argument, so it would learn them from padding too; "
+                "give it one, choose a batch size that divides the data, or leave batch.mask None"
+            )
+        outputs, new_state = model.apply(
+            {"params": cast(params, dtype), **model_state},
+            batch.image.astype(dtype),
+            train=True,
+            rngs=_streams(key),
+            mask=mask,
+        )
+        measured = batch_metrics(loss, metrics, to_float32(outputs), batch._replace(mask=mask))
+        count = jnp.maximum(jnp.sum(mask), 1) if mean_count is None else mean_count
+        return measured["loss"].total / count, (new_state, measured)
+
+    def grad_fn(
+        params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, mean_count: jax.Array | None = None
+    ) -> Grads:
+        grads, aux = jax.grad(loss_fn, has_aux=True)(params, model_state, key, batch, mean_count)
+        return grads, aux
+
+    return grad_fn
+
+
+def _accumulate_grads(grad_fn: _BatchGradFn, microbatch_size: int) -> GradFn:
+    """Adds up the gradients of microbatches in one loop.
+
+    Unlike optax.microbatching it passes the model's state on, gives each microbatch its own key, and masks padding.
+    """
+
+    def accumulated(params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch) -> Grads:
+        size = batch.image.shape[0]
+        if size <= microbatch_size:
+            return grad_fn(params, model_state, key, batch)
+        mask = jnp.ones(size, bool) if batch.mask is None else batch.mask
+        has_padding = batch.mask is not None or size % microbatch_size != 0
+        mean_count = jnp.maximum(jnp.sum(mask), 1)
+        index, valid = batch_indices(jnp.arange(size, dtype=jnp.int32), microbatch_size)
+
+        def body(
+            carry: tuple[PyTree, PyTree], xs: tuple[jax.Array, jax.Array, jax.Array]
+        ) -> tuple[tuple[PyTree, PyTree], Metrics]:
+            total, model_state = carry
+            number, rows, valid = xs
+            microbatch_mask = mask[rows] & valid if has_padding else None
+            microbatch = Batch(batch.image[rows], batch.label[rows], microbatch_mask)
+            grads, (new_state, measured) = grad_fn(
+                params, model_state, jax.random.fold_in(key, number), microbatch, mean_count
+            )
+            if not has_padding:
+                return (jax.tree.map(jnp.add, total, grads), new_state), measured
+            # Of padding alone the gradient may be NaN, since batch norm divides by the number of rows.
+            has_examples = (mask[rows] & valid).any()
+            total = jax.tree.map(lambda sum, leaf: jnp.where(has_examples, sum + leaf, sum), total, grads)
+            return (total, jax.tree.map(functools.partial(jnp.where, has_examples), new_state, model_state)), measured
+
+        start = jax.tree.map(jnp.zeros_like, params), model_state
+        (grads, model_state), per_microbatch = jax.lax.scan(body, start, (jnp.arange(len(index)), index, valid))
+        return grads, (model_state, sum_over_steps(per_microbatch))
+
+    return accumulated
+
+
+def make_grad_fn(
+    model: AnyModel,
+    loss: LossFn,
+    *,
+    metrics: Mapping[str, Metric] = DEFAULT_METRICS,
+    regularizer: Callable[[PyTree], jax.Array] | None = None,
+    preprocess: Preprocess = to_float,
+    dtype: DType = jnp.float32,
+    microbatch_size: int = 0,
+) -> GradFn:
+    """Makes the gradient function by itself, for train steps of one's own.
+
+    Args:
+      model: a Linen module or a Model of mnist_jax.adapters.
+      loss: (logits [B, K] float32, batch) -> [B] float32, one number per example. A model that returns a tuple gives it
+        the tuple, and the metrics its first element.
+      metrics: name -> (logits, batch) -> Mean, beside the loss.
+      regularizer: (params) -> [] float32, whose gradient is added.
+      preprocess: stored images -> the network's input; float images pass the default unchanged.
+      dtype: in which matrices are multiplied; parameters, loss and gradient stay float32.
+      microbatch_size: examples that go through the network at a time, their gradients added up: less memory, and on a
+        CPU often faster, since they stay in its caches. Dropout draws, and batch norm learns, for each microbatch by
+        itself; where they do not divide the batch, masked copies of its first example pad the last one. 0: all at once.
+
+    Returns:
+      A pure function (params, model_state, key, batch) -> (gradients, (model_state, metrics)): the gradient of the mean
+      loss over the unmasked examples; the metrics leave out the regularizer.
+
+    Raises:
+      ArgumentError: while it is traced, where shapes or dtypes do not fit.
+    """
+    if microbatch_size < 0:
+        raise ArgumentError(f"microbatch_size={microbatch_size}: must be at least 0")
+    of_batch = _make_batch_grad_fn(as_model(model), loss, metrics, dtype)
+    grad_fn = _accumulate_grads(of_batch, microbatch_size) if microbatch_size else of_batch
+
+    def with_regularizer(params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch) -> Grads:
+        check_lengths(*batch)
+        grads, aux = grad_fn(params, model_state, key, batch._replace(image=preprocess(batch.image)))
+        if regularizer:
+            grads = jax.tree.map(jnp.add, grads, jax.grad(regularizer)(params))
+        return grads, aux
+
+    return with_regularizer

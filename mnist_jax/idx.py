@@ -1,0 +1,71 @@
+"""IDX files, the format in which MNIST is distributed."""
+
+import gzip
+import os
+import pathlib
+import zlib
+
+import numpy as np
+
+from mnist_jax.errors import DataError
+
+IDX_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+MAX_IDX_BYTES = 1 << 32
+_DEFLATE_MAX_RATIO = 1032  # https://zlib.net/zlib_tech.html
+
+
+def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np.ndarray:
+    """Reads one IDX file of unsigned bytes, gzipped or not.
+
+    Args:
+      path: the file.
+      max_bytes: the largest size that its header may state.
+
+    Returns:
+      uint8 array; [N, H, W] for images, [N] for labels.
+
+    Raises:
+      DataError: the file is missing, truncated, not IDX, or does not hold what its header states. Memory is
+        allocated for what the file can hold, not for what it states.
+
+    Source: http://yann.lecun.com/exdb/mnist/ (the IDX file format).
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open("rb") as raw:
+            is_gzip = raw.read(2) == b"\x1f\x8b"
+        if path.suffix == ".gz" and not is_gzip:
+            raise DataError(f"{path}: not a gzip file, though its name ends in .gz; download it again, or drop the .gz")
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] not in (1, 3):
+                raise DataError(
+                    f"{path}: wrong magic number {magic.hex() or '(empty file)'}; an IDX file of bytes starts with "
+                    "00000803 (images) or 00000801 (labels)"
+                )
+            header = file.read(4 * magic[3])
+            if len(header) < 4 * magic[3]:
+                raise DataError(f"{path}: the file ends inside its header; download it again")
+            shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
+            expected_bytes = int(np.prod(shape, dtype=object))
+            if int(np.prod(np.maximum(shape, 1), dtype=object)) > max_bytes:
+                raise DataError(
+                    f"{path}: its header states {expected_bytes} bytes of shape {shape}; the limit is {max_bytes}"
+                )
+            max_uncompressed = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
+            content = file.read(expected_bytes + 1) if expected_bytes <= max_uncompressed else b""
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: truncated or broken gzip file ({error}); download it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from None
+    if len(content) != expected_bytes:
+        have = "more" if len(content) > expected_bytes else "fewer"
+        raise DataError(f"{path}: its header states {expected_bytes} bytes of shape {shape}, the file holds {have}")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -1,0 +1,168 @@
+"""A finished run, read back: its network and what it makes of pictures."""
+
+import dataclasses
+import os
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_jax.checkpoint import restore_state
+from mnist_jax.config import Config, config_from_dict
+from mnist_jax.errors import ArgumentError, ConfigError, DataError
+from mnist_jax.experiment import Components, Experiment
+from mnist_jax.files import expand_user, read_json
+from mnist_jax.images import Picture, read_pictures
+from mnist_jax.types import Array, Record, TrainState
+from mnist_jax.workdir import final_state_folder, find_result
+
+
+class Prediction(NamedTuple):
+    """What a network makes of one picture."""
+
+    name: str  # the file, or the number of the array
+    label: str  # the most probable class
+    probability: float  # 0 to 1
+    runner_up: str
+    runner_up_probability: float
+    image: np.ndarray  # [H, W] uint8, as the network saw it
+    preprocessing_steps: tuple[str, ...]
+
+
+class LoadedRun(NamedTuple):
+    """A finished run, read back."""
+
+    experiment: Experiment
+    record: Record  # of result.json
+    components: Components
+    state: TrainState
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.experiment.config
+
+    @property
+    def class_names(self) -> list[str]:
+        """What the network's outputs are called."""
+        return self.record["dataset"]["class_names"]
+
+    @property
+    def picture_shape(self) -> tuple[int, int]:
+        """(H, W) of the pictures that the network reads; DataError where its images are not gray."""
+        height, width, channels = self.record["dataset"]["image_shape"]
+        if channels != 1:
+            raise DataError(f"the run's images have {channels} channels; only gray ones can be read from pictures")
+        return height, width
+
+    def logits(self, images: Array) -> np.ndarray:
+        """Computes the logits of images as the data set stores them.
+
+        Args:
+          images: [N, H, W, C].
+
+        Returns:
+          [N, K] float32.
+        """
+        return np.asarray(jax.jit(self.components.predict)(self.state, jnp.asarray(images)))
+
+    def predict(self, *pictures: str | os.PathLike[str] | np.ndarray | Picture) -> list[Prediction]:
+        """Reads digits.
+
+        Args:
+          *pictures: PNG, JPEG or IDX files, [N, H, W] uint8 arrays of prepared images, or what read_pictures returns.
+
+        Returns:
+          A prediction for each image.
+
+        Raises:
+          DataError: a file that is no picture, or a run whose images are not gray.
+        """
+        images: list[Picture] = []
+        for picture in pictures:
+            if isinstance(picture, Picture):
+                images.append(picture)
+            elif isinstance(picture, np.ndarray):
+                images += [Picture(f"[{i}]", image, ()) for i, image in enumerate(picture)]
+            else:
+                images += read_pictures(picture, self.picture_shape)
+        if not images:
+            return []
+        logits = self.logits(np.stack([image.image for image in images])[..., None])
+        predictions = []
+        for image, probabilities in zip(images, np.asarray(jax.nn.softmax(logits)), strict=True):
+            first, second = np.argsort(-probabilities, kind="stable")[:2]
+            predictions.append(
+                Prediction(
+                    name=image.name,
+                    label=self.class_names[first],
+                    probability=float(probabilities[first]),
+                    runner_up=self.class_names[second],
+                    runner_up_probability=float(probabilities[second]),
+                    image=image.image,
+                    preprocessing_steps=image.preprocessing_steps,
+                )
+            )
+        return predictions
+
+
+def _check_record(record: Any, experiment: Experiment | None) -> tuple[Experiment, dict[int, int]]:
+    """The experiment and the steps of each seed of a result; ValueError and the like where it is none."""
+    base = experiment or Experiment()
+    known = {field.name for field in dataclasses.fields(base.config)}
+    own = sorted({*record.get("parts", ()), *(name for name in record["config"] if name not in known)})
+    if experiment is None and own:
+        raise DataError(
+            f"its experiment has parts or fields of its own ({', '.join(own)[:80]}); name the module that defines it "
+            "with experiment=MODULE"
+        )
+    config = config_from_dict(record["config"], base.config)
+    seeds = {run["seed"]: run["steps"] for run in record["runs"]}
+    shape, names = tuple(record["dataset"]["image_shape"]), record["dataset"]["class_names"]
+    numbers = [*shape, *(number + 1 for pair in seeds.items() for number in pair)]
+    if not seeds or len(shape) != 3 or not all(type(n) is int and 0 < n < 2**31 for n in numbers):
+        raise ValueError("seeds, steps or image_shape")
+    if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
+        raise ValueError("class_names")
+    if record["dataset"].setdefault("image_dtype", "uint8") not in ("uint8", "float32"):
+        raise ValueError("image_dtype")
+    return base.with_config(config), seeds
+
+
+def load_run(
+    workdir: str | os.PathLike[str], experiment: Experiment | None = None, seed: int | None = None
+) -> LoadedRun:
+    """Reads a finished run's network.
+
+    Args:
+      workdir: folder that `run` wrote.
+      experiment: the one that was run, needed where it has parts or fields of its own.
+      seed: which of the run's seeds; None for its first.
+
+    Returns:
+      The run.
+
+    Raises:
+      ConfigError: no such seed.
+      DataError: the folder is missing, incomplete, or not of this network.
+    """
+    path = find_result(expand_user(workdir))
+    try:
+        record = read_json(path)
+        experiment, seeds = _check_record(record, experiment)
+    except DataError as error:
+        raise DataError(f"workdir={path.parent}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path}: not a result of this version ({error!r:.100})") from None
+    seed = next(iter(seeds)) if seed is None else seed
+    if seed not in seeds:
+        raise ConfigError(f"run_seed={seed}: {path.parent} has {', '.join(map(str, seeds))}")
+    dataset = record["dataset"]
+    image = jax.ShapeDtypeStruct(tuple(dataset["image_shape"]), dataset["image_dtype"])
+    try:
+        components = experiment.build(steps=seeds[seed], num_classes=len(dataset["class_names"]), image=image)
+    except (ArgumentError, ConfigError) as error:
+        raise DataError(f"{path}: not a result of this version ({error})") from None
+    shapes = jax.eval_shape(components.init, jax.random.key(seed))
+    return LoadedRun(experiment, record, components, restore_state(final_state_folder(path.parent, seed), shapes))

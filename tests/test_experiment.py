@@ -1,0 +1,262 @@
+"""An experiment of one's own, from a folder outside the checkout, with the package installed from its wheel."""
+
+import ast
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import mnist_jax as mj
+from mnist_jax.errors import ConfigError, DataError
+
+ROOT = pathlib.Path(__file__).parents[1]
+MAXOUT = '''"""Maxout with a focal loss: my_lab/maxout.py."""
+from flax import linen as nn
+import jax.numpy as jnp
+import optax
+import mnist_jax as mj
+
+class Maxout(nn.Module):
+    @nn.compact
+    def __call__(self, image, train):
+        pieces = nn.Dense(32 * 3)(image.reshape(image.shape[0], -1)).reshape(-1, 32, 3)
+        return nn.Dense(10)(nn.Dropout(0.2, deterministic=not train)(pieces.max(axis=-1)))
+
+def focal(logits, batch):
+    ce = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch.label)
+    return ce * (1 - jnp.exp(-ce)) ** 2
+
+def top5(logits, batch):
+    return mj.Mean.of((jnp.argsort(logits)[:, -5:] == batch.label[:, None]).any(-1), batch.mask)
+
+EXPERIMENT = mj.Experiment("maxout", model=Maxout(), loss=focal, metrics={"top5": top5}, dataset="mnist5k", epochs=2)
+
+if __name__ == "__main__":
+    mj.main(EXPERIMENT, __doc__)
+'''
+FLAGS = '''"""A flag of one's own."""
+import dataclasses
+import mnist_jax as mj
+
+@dataclasses.dataclass(frozen=True)
+class Config(mj.Config):
+    gamma: float = mj.flag_field(2.0, "focusing parameter", minimum=0, traced=True)
+
+def parts(config):
+    def loss(logits, batch):
+        ce = mj.make_loss(config)(logits, batch)
+        return ce * (1 - mj_exp(-ce)) ** config.gamma
+    return {"loss": loss}
+
+from jax.numpy import exp as mj_exp
+EXPERIMENT = mj.Experiment("focal", config=Config(), parts=parts, dataset="mnist5k", hidden_sizes=(16,), epochs=1)
+
+if __name__ == "__main__":
+    mj.main(EXPERIMENT, __doc__)
+'''
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A folder with my_lab/ in it, and the unpacked wheel, which comes before the checkout on Python's path."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    source = folder / "source"
+    shutil.copytree(ROOT / "mnist_jax", source / "mnist_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", folder, source]
+    subprocess.run(words, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    (folder / "my_lab").mkdir()
+    (folder / "my_lab" / "maxout.py").write_text(MAXOUT)
+    (folder / "my_lab" / "flags.py").write_text(FLAGS)
+    readme = (ROOT / "README.md").read_text()
+    (folder / "my_lab" / "readme.py").write_text(re.search(r"```py\n(.*?)```", readme, re.DOTALL)[1])
+    (folder / "experiments").mkdir()  # a folder of the user's own with our folder's name
+    (folder / "experiments" / "__init__.py").write_text("")
+    return folder
+
+
+def python(lab, *words):
+    env = os.environ | {"PYTHONPATH": str(lab / "site")}
+    return subprocess.run([sys.executable, *map(str, words)], cwd=lab, env=env, capture_output=True, text=True)
+
+
+def test_the_wheel_holds_the_library_alone(lab):
+    assert {path.name.partition("-")[0] for path in (lab / "site").iterdir()} == {"mnist_jax"}
+    assert (lab / "site" / "mnist_jax" / "py.typed").exists()
+    done = python(lab, "-c", "import mnist_jax, os; print(os.path.dirname(mnist_jax.__file__))")
+    assert done.stdout.strip() == str(lab / "site" / "mnist_jax")
+    listed = python(lab, "-m", "mnist_jax").stdout
+    assert "evaluate" in listed and "predict" in listed and "deep_cnn" not in listed
+
+
+@pytest.fixture(scope="module")
+def maxout(lab):
+    words = ("-m", "my_lab.maxout", "--learning_rate=3e-3", "--num_seeds=2", "--plots", "--workdir=runs/maxout")
+    done = python(lab, *words)
+    assert done.returncode == 0, done.stderr
+    assert "val_top5" in done.stderr and "epoch 2/2" in done.stderr
+    return lab / "runs" / "maxout"
+
+
+def test_it_gets_results_plots_and_exact_resume(lab, maxout):
+    result = json.loads((maxout / "result.json").read_text())
+    assert set(result["summary"]["test"]) == {"loss", "top5"} and result["summary"]["test"]["top5"]["n"] == 2
+    assert result["parts"] == ["loss", "metrics", "model"] and result["config"]["learning_rate"] == 3e-3
+    assert {path.name for path in maxout.glob("*.png")} >= {"learning_curves.png", "confusion.png", "mistakes.png"}
+    unfinished = shutil.copytree(maxout, lab / "runs" / "unfinished")
+    (unfinished / "result.json").unlink()
+    shutil.rmtree(unfinished / "state")
+    shutil.rmtree(unfinished / "checkpoints" / "seed-8")
+    shutil.rmtree(unfinished / "checkpoints" / "seed-7" / "36")
+    words = ("-m", "my_lab.maxout", "--learning_rate=3e-3", "--num_seeds=2", "--workdir=runs/unfinished")
+    done = python(lab, *words)
+    assert "seed 7: resuming from step 18" in done.stderr, done.stderr
+    assert (unfinished / "metrics.jsonl").read_bytes() == (maxout / "metrics.jsonl").read_bytes()
+    assert json.loads((unfinished / "result.json").read_text())["runs"] == result["runs"]
+
+
+def test_commands_find_it_again_by_the_module_that_the_user_names(lab, maxout):
+    done = python(
+        lab, "-m", "mnist_jax", "evaluate", "--experiment=my_lab.maxout", f"--workdir={maxout}", "--run_seed=8"
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((maxout / "evaluate-mnist5k-test" / "evaluation.json").read_text())
+    own = json.loads((maxout / "result.json").read_text())["runs"][1]["test"]
+    assert scores["top5"] == own["top5"] and scores["loss"] == pytest.approx(own["loss"])
+    digit = mj.load_dataset("mnist5k").test_images[700, :, :, 0]
+    Image.fromarray(255 - np.kron(digit, np.ones((8, 8), np.uint8))).save(lab / "seven.png")
+    words = ("predict", "--experiment=my_lab.maxout", f"--workdir={maxout}", "--json", lab / "seven.png")
+    assert json.loads(python(lab, "-m", "mnist_jax", *words).stdout)["prediction"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "parts or fields of its own (loss, metrics, model); name the module that defines it with --experiment="),
+        (("--experiment=my_lab.nothing",), "--experiment=my_lab.nothing: there is no such module"),
+        (("--experiment=json",), "--experiment=json: defines no EXPERIMENT"),
+    ],
+)
+def test_a_command_that_cannot_find_it_says_so_in_one_line(lab, maxout, words, message):
+    done = python(lab, "-m", "mnist_jax", "evaluate", f"--workdir={maxout}", *words)
+    assert done.returncode in (1, 2) and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_flags_without_effect_are_refused_and_not_listed(lab):
+    done = python(lab, "-m", "my_lab.maxout", "--hidden_sizes=10")
+    assert done.returncode == 2 and "hidden_sizes" in done.stderr and len(done.stderr.splitlines()) == 1
+    listed = python(lab, "-m", "my_lab.maxout", "--help").stdout
+    assert "--learning_rate:" in listed and "--hidden_sizes:" not in listed and "--label_smoothing:" not in listed
+
+
+def test_a_flag_of_ones_own_reaches_the_parts(lab):
+    assert "--gamma: focusing parameter (default: 2.0)" in python(lab, "-m", "my_lab.flags", "--help").stdout
+    losses = []
+    for gamma in ("0", "3"):
+        workdir = f"runs/gamma{gamma}"
+        done = python(lab, "-m", "my_lab.flags", f"--gamma={gamma}", "--quiet", f"--workdir={workdir}")
+        assert done.returncode == 0, done.stderr
+        result = json.loads((lab / workdir / "result.json").read_text())
+        assert result["config"]["gamma"] == float(gamma)
+        losses.append(result["summary"]["test"]["loss"]["mean"])
+    assert losses[0] > losses[1]
+    done = python(lab, "-m", "my_lab.flags", "--gamma=-1")
+    assert done.returncode == 2 and done.stderr == "error: --gamma=-1.0: must be at least 0\n"
+
+
+def test_the_readmes_experiment_of_ones_own(lab):
+    words = ("--dataset=mnist5k", "--epochs=1", "--quiet", "--workdir=runs/readme")
+    done = python(lab, "-m", "my_lab.readme", *words)
+    assert done.returncode == 0, done.stderr
+    done = python(lab, "-m", "mnist_jax", "evaluate", "--experiment=my_lab.readme", "--workdir=runs/readme")
+    assert done.returncode == 0 and "top_3_accuracy 0." in done.stdout, done.stderr
+    done = python(lab, "-m", "mnist_jax", "evaluate", "--workdir=runs/readme")
+    assert "parts or fields of its own" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_from_python_without_flags(tmp_path, folder):
+    experiment = mj.Experiment("mine", dataset=f"idx:{folder}", hidden_sizes=(16,), batch_size=90, epochs=1)
+    result = mj.run(experiment, tmp_path / "run", num_seeds=2, quiet=True)
+    assert result.summary["test"]["accuracy"]["n"] == 2
+    run = mj.load_run(tmp_path / "run")
+    (first, *_), test_images = run.predict(folder / "t10k-images-idx3-ubyte.gz"), experiment.splits["test"][0]
+    assert first.label == str(run.logits(test_images)[0].argmax()) and 0.1 < first.probability <= 1
+
+
+def test_a_dataset_of_floats_and_soft_labels(tmp_path, small):
+    images = {name: small[f"{name}_images"].astype(np.float32) / 255 for name in ("train", "test")}
+    labels = {name: np.eye(10, dtype=np.float32)[small[f"{name}_labels"]] for name in ("train", "test")}
+    names = tuple("0123456789")
+    data = mj.make_dataset(images["train"], labels["train"], images["test"], labels["test"], names, "floats")
+    fields = dict(hidden_sizes=(16,), batch_size=90, epochs=2, loss="categorical_crossentropy")
+    floats = mj.run(mj.Experiment("floats", dataset=lambda: data, **fields), tmp_path / "a", quiet=True, plots=True)
+    ints = mj.make_dataset(**small, class_names=names)
+    same = mj.run(mj.Experiment("ints", dataset=ints, **fields), tmp_path / "b", quiet=True)
+    accuracies = [result.summary["test"]["accuracy"]["mean"] for result in (floats, same)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02) and (tmp_path / "a" / "confusion.png").exists()
+    with pytest.raises(DataError, match=r"parts or fields of its own \(dataset\)"):
+        mj.load_run(tmp_path / "a")
+    assert mj.load_run(tmp_path / "a", mj.Experiment(dataset=lambda: data)).logits(images["test"]).shape == (130, 10)
+
+
+def test_hooks_see_each_epoch(tmp_path, folder):
+    seen = []
+    experiment = mj.Experiment(dataset=f"idx:{folder}", hidden_sizes=(8,), batch_size=90, epochs=3)
+    mj.run(
+        experiment, tmp_path, quiet=True, hooks=[lambda run: run.is_epoch_end and seen.append(run.records[-1]["epoch"])]
+    )
+    assert seen == [1, 2, 3]
+
+
+def test_the_average_is_trained_scored_saved_and_restored(tmp_path, folder):
+    fields = dict(dataset=f"idx:{folder}", hidden_sizes=(16,), batch_size=90, epochs=2, ema_decay=0.9)
+    scores = {}
+    for use_ema in (True, False):
+        result = mj.run(mj.Experiment(**fields, use_ema=use_ema), tmp_path / str(use_ema), quiet=True)
+        scores[use_ema] = result.summary["test"]["loss"]["mean"]
+    assert scores[True] != scores[False]
+    run = mj.load_run(tmp_path / "True")
+    averaged = run.components.predict(run.state, run.experiment.splits["test"][0])
+    last = run.components.predict(run.state._replace(ema_params=None), run.experiment.splits["test"][0])
+    assert float(jnp.abs(averaged - last).max()) > 1e-4
+
+
+def test_unknown_parts_and_fields_are_refused():
+    with pytest.raises(ConfigError, match="epocks: neither a part of an experiment nor a field"):
+        mj.Experiment("mine", epocks=5)
+    with pytest.raises(ConfigError, match="did you mean 'perceptron'"):
+        mj.Experiment(model="perceptorn", dataset="mnist5k").build()
+
+
+def test_a_configuration_survives_json():
+    config = mj.Experiment("mine", hidden_sizes=(3, 4), optimizer="adam:b1=0.5", metrics=("top_5_accuracy",)).config
+    from mnist_jax.config import config_from_dict
+
+    assert config_from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_and_is_short(tmp_path, path):
+    source = path.read_text()
+    assert len(source.splitlines()) <= 40 and ast.get_docstring(ast.parse(source))
+    words = [f"--workdir={tmp_path}", "--quiet"] if "mj.main(" in source else []
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, path, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "0.8" in done.stdout or "0.9" in done.stdout or "Error" in done.stdout or "0.7" in done.stdout
