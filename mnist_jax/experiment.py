@@ -1,5 +1,6 @@
 """Experiment: what a run is made of. The only place where the names in a configuration become objects."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -120,10 +121,11 @@ class Experiment:
         for flag in changed_fields(self.config, config):
             if flag.group in self.owned_groups:
                 raise ConfigError(f"{flag.name}: has no effect, since this experiment brings its own {flag.group}")
-        new = object.__new__(type(self))
-        new.__dict__ |= {"config": config, "parts": self.parts, "make_parts": self.make_parts}
-        if all(getattr(config, name) == getattr(self.config, name) for name in ("dataset", "data_dir")):
-            new.__dict__ |= {key: value for key, value in self.__dict__.items() if key == "dataset"}
+        new = copy.copy(self)
+        new.config = config
+        new.__dict__.pop("splits", None)
+        if self.make_parts or (config.dataset, config.data_dir) != (self.config.dataset, self.config.data_dir):
+            new.__dict__.pop("dataset", None)
         return new
 
     @property

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,7 @@ DEFAULT_METRICS: Mapping[str, Metric] = {"accuracy": accuracy}
 
 Grads: TypeAlias = tuple[PyTree, tuple[PyTree, Metrics]]  # gradients, (model state, metrics)
 GradFn: TypeAlias = Callable[[PyTree, PyTree, jax.Array, Batch], Grads]
-
-
-class _BatchGradFn(Protocol):
-    """As GradFn; mean_count is what the summed loss is divided by, None for the batch's own count."""
-
-    def __call__(
-        self, params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, mean_count: jax.Array | None = None
-    ) -> Grads: ...
+SumGradFn: TypeAlias = Callable[[PyTree, PyTree, jax.Array, Batch, jax.Array], Grads]  # of the sum divided by a count
 
 
 def to_float(image: jax.Array) -> jax.Array:
@@ -76,17 +69,20 @@ def to_float32(outputs: Outputs) -> Outputs:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
 
 
+def _mask_of(batch: Batch) -> jax.Array:
+    return jnp.ones(batch.image.shape[0], bool) if batch.mask is None else batch.mask
+
+
 def _streams(key: jax.Array) -> dict[str, jax.Array]:
     """Linen and NNX take the key of a stream that has none of its own from "params" or "default"."""
     other = jax.random.fold_in(key, 0)
     return {"dropout": key, "params": other, "default": other}
 
 
-def _make_batch_grad_fn(model: Model, loss: LossFn, metrics: Mapping[str, Metric], dtype: DType) -> _BatchGradFn:
+def _make_sum_grad_fn(model: Model, loss: LossFn, metrics: Mapping[str, Metric], dtype: DType) -> SumGradFn:
     def loss_fn(
-        params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, mean_count: jax.Array | None
+        params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, count: jax.Array
     ) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        mask = jnp.ones(batch.image.shape[0], bool) if batch.mask is None else batch.mask
         if batch.mask is not None and model_state and not model.takes_mask:
             raise ArgumentError(
                 "model: keeps batch statistics but has no `mask` argument, so it would learn them from padding too; "
@@ -97,46 +93,33 @@ def _make_batch_grad_fn(model: Model, loss: LossFn, metrics: Mapping[str, Metric
             batch.image.astype(dtype),
             train=True,
             rngs=_streams(key),
-            mask=mask,
+            mask=_mask_of(batch),
         )
-        measured = batch_metrics(loss, metrics, to_float32(outputs), batch._replace(mask=mask))
-        count = jnp.maximum(jnp.sum(mask), 1) if mean_count is None else mean_count
+        measured = batch_metrics(loss, metrics, to_float32(outputs), batch)
         return measured["loss"].total / count, (new_state, measured)
 
-    def grad_fn(
-        params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, mean_count: jax.Array | None = None
-    ) -> Grads:
-        grads, aux = jax.grad(loss_fn, has_aux=True)(params, model_state, key, batch, mean_count)
-        return grads, aux
-
-    return grad_fn
+    return jax.grad(loss_fn, has_aux=True)
 
 
-def _accumulate_grads(grad_fn: _BatchGradFn, microbatch_size: int) -> GradFn:
+def _accumulate_grads(grad_fn: SumGradFn, microbatch_size: int) -> SumGradFn:
     """Adds up the gradients of microbatches in one loop.
 
     Unlike optax.microbatching it passes the model's state on, gives each microbatch its own key, and masks padding.
     """
 
-    def accumulated(params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch) -> Grads:
-        size = batch.image.shape[0]
+    def accumulated(params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch, count: jax.Array) -> Grads:
+        size, mask = batch.image.shape[0], _mask_of(batch)
         if size <= microbatch_size:
-            return grad_fn(params, model_state, key, batch)
-        mask = jnp.ones(size, bool) if batch.mask is None else batch.mask
+            return grad_fn(params, model_state, key, batch, count)
         has_padding = batch.mask is not None or size % microbatch_size != 0
-        mean_count = jnp.maximum(jnp.sum(mask), 1)
         index, valid = batch_indices(jnp.arange(size, dtype=jnp.int32), microbatch_size)
 
-        def body(
-            carry: tuple[PyTree, PyTree], xs: tuple[jax.Array, jax.Array, jax.Array]
-        ) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        def body(carry: tuple[PyTree, PyTree], xs: tuple[jax.Array, ...]) -> tuple[tuple[PyTree, PyTree], Metrics]:
             total, model_state = carry
             number, rows, valid = xs
-            microbatch_mask = mask[rows] & valid if has_padding else None
-            microbatch = Batch(batch.image[rows], batch.label[rows], microbatch_mask)
-            grads, (new_state, measured) = grad_fn(
-                params, model_state, jax.random.fold_in(key, number), microbatch, mean_count
-            )
+            microbatch = Batch(batch.image[rows], batch.label[rows], mask[rows] & valid if has_padding else None)
+            microbatch_key = jax.random.fold_in(key, number)
+            grads, (new_state, measured) = grad_fn(params, model_state, microbatch_key, microbatch, count)
             if not has_padding:
                 return (jax.tree.map(jnp.add, total, grads), new_state), measured
             # Of padding alone the gradient may be NaN, since batch norm divides by the number of rows.
@@ -184,14 +167,17 @@ def make_grad_fn(
     """
     if microbatch_size < 0:
         raise ArgumentError(f"microbatch_size={microbatch_size}: must be at least 0")
-    of_batch = _make_batch_grad_fn(as_model(model), loss, metrics, dtype)
-    grad_fn = _accumulate_grads(of_batch, microbatch_size) if microbatch_size else of_batch
+    sum_grad_fn = _make_sum_grad_fn(as_model(model), loss, metrics, dtype)
+    if microbatch_size:
+        sum_grad_fn = _accumulate_grads(sum_grad_fn, microbatch_size)
 
-    def with_regularizer(params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch) -> Grads:
+    def grad_fn(params: PyTree, model_state: PyTree, key: jax.Array, batch: Batch) -> Grads:
         check_lengths(*batch)
-        grads, aux = grad_fn(params, model_state, key, batch._replace(image=preprocess(batch.image)))
+        batch = batch._replace(image=preprocess(batch.image))
+        count = jnp.maximum(jnp.sum(_mask_of(batch)), 1)
+        grads, aux = sum_grad_fn(params, model_state, key, batch, count)
         if regularizer:
             grads = jax.tree.map(jnp.add, grads, jax.grad(regularizer)(params))
         return grads, aux
 
-    return with_regularizer
+    return grad_fn

@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.devices import check_memory
@@ -36,50 +34,44 @@ class Programs:
         return {split: self.score(split, state) for split in self.splits}
 
 
-def compile_training(experiment: Experiment, device: jax.Device) -> Callable[[Callable[[str], None] | None], Programs]:
-    """Compiles the epoch, and checks that it fits into memory, before anything is written.
+def compile_programs(experiment: Experiment, device: jax.Device) -> Programs:
+    """Compiles the programs of an experiment, and checks that an epoch fits into memory.
 
     Args:
       experiment: what to compile.
       device: where to.
 
     Returns:
-      A function that reports the model's summary, where it is given a function to print it with, and compiles the rest.
+      The programs.
 
     Raises:
-      ConfigError: options that do not fit each other or the data, or too little memory.
+      ConfigError, ArgumentError: options that do not fit each other or the data, or too little memory.
     """
     config, components = experiment.config, experiment.build()
     splits = {name: jax.device_put(arrays, device) for name, arrays in experiment.splits.items()}
-    epoch = functools.partial(train_epoch, components.train_step, batch_size=config.batch_size)
     state_shapes = jax.eval_shape(components.init, jax.random.key(config.seed))
+    epoch = jax.jit(
+        functools.partial(train_epoch, components.train_step, batch_size=config.batch_size), donate_argnums=0
+    )
     # Bounds that the compiler does not know, so that one program trains any part of an epoch.
-    bounds = np.int32(0), np.int32(0)
-    lowered = jax.jit(epoch, donate_argnums=0).lower(state_shapes, *splits["train"], *bounds)
+    lowered = epoch.lower(state_shapes, *splits["train"], np.int32(0), np.int32(0))
     compiled_epoch = lowered.compile()
     check_memory(compiled_epoch, device, config.batch_size)
+    evaluation = jax.jit(functools.partial(evaluate, components.eval_step))
+    evaluations = {name: evaluation.lower(state_shapes, *arrays).compile() for name, arrays in splits.items()}
+    predict = jax.jit(components.predict)
 
     def train(state: TrainState, start_step: int, end_step: int) -> tuple[TrainState, Metrics]:
         return compiled_epoch(state, *splits["train"], np.int32(start_step), np.int32(end_step))
 
-    def compile_others(report: Callable[[str], None] | None) -> Programs:
-        if report and components.model.tabulate:
-            report(components.model.tabulate(jnp.zeros((1, *experiment.image_shape), jnp.float32)))
-        jitted = jax.jit(functools.partial(evaluate, components.eval_step))
-        evaluations: dict[str, Any] = {
-            name: jitted.lower(state_shapes, *arrays).compile() for name, arrays in splits.items()
-        }
-        predict = jax.jit(components.predict)
-        return Programs(
-            components=components,
-            init=jax.jit(components.init),
-            train=train,
-            score=lambda split, state: compute(jax.device_get(evaluations[split](state, *splits[split]))),
-            predict=lambda split, state: np.asarray(predict(state, splits[split][0])),
-            splits=tuple(splits),
-            steps_per_epoch=experiment.steps_per_epoch,
-            state_shapes=state_shapes,
-            metric_shapes=lowered.out_info[1],
-        )
-
-    return compile_others
+    return Programs(
+        components=components,
+        init=jax.jit(components.init),
+        train=train,
+        score=lambda split, state: compute(jax.device_get(evaluations[split](state, *splits[split]))),
+        predict=lambda split, state: np.asarray(predict(state, splits[split][0])),
+        splits=tuple(splits),
+        steps_per_epoch=experiment.steps_per_epoch,
+        state_shapes=state_shapes,
+        metric_shapes=lowered.out_info[1],
+    )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mnist_jax.checkpoint import Checkpoints
 from mnist_jax.devices import choose_device, oom_as_config_error
@@ -20,7 +21,7 @@ from mnist_jax.loop import Hook, SeedRun, start_seed, train_seed
 from mnist_jax.options import RunOptions
 from mnist_jax.plots import save_run_plots
 from mnist_jax.process import defer_signals
-from mnist_jax.programs import Programs, compile_training
+from mnist_jax.programs import Programs, compile_programs
 from mnist_jax.report import Progress, git_commit, summarize_runs, versions
 from mnist_jax.resume import fingerprint, restore_latest
 from mnist_jax.types import Record, TrainState
@@ -84,11 +85,13 @@ def run(
     clock["load"] = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(oom_as_config_error(config.batch_size))
-        compile_others = compile_training(experiment, device)
+        stack.enter_context(jax.default_device(device))
+        programs = compile_programs(experiment, device)
         if options.resume == "required":
             check_resumable(workdir)
         stack.enter_context(acquire_workdir(workdir, options.overwrite, options.resume))
-        programs = compile_others(print if options.summary else None)
+        if options.summary and (tabulate := programs.components.model.tabulate):
+            print(tabulate(jnp.zeros((1, *experiment.image_shape), jnp.float32)))
         restored = _restore_seeds(experiment, workdir, programs, options)
         clock["compile"] = time.perf_counter()
         try:

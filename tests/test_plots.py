@@ -86,7 +86,7 @@ def test_a_run_has_plots_of_what_it_is(tmp_path, monkeypatch, labels, num_output
     images = np.zeros((4, 2, 3, 1), np.float32)
     dataset = Dataset(images, labels, images, labels, ("a", "b", "c"), "custom", "")
     matrices = []
-    monkeypatch.setattr(plots, "confusion", lambda matrix, names: matrices.append(matrix) or plots._new_figure(1, 1))
+    monkeypatch.setattr(plots, "confusion", lambda matrix, names: matrices.append(matrix) or plots.new_figure(1, 1))
     logits = np.eye(3)[[0, 1, 1, 2]][:, :num_outputs]
     plots.save_run_plots(tmp_path, make_records(1, 1), dataset, logits, {"Dense_0": DENSE})
     assert {path.stem for path in tmp_path.iterdir()} == {"learning_curves", *plotted}

@@ -120,7 +120,7 @@ def test_cross_entropies_agree_on_logits_and_probabilities():
     ("name", "outputs", "labels", "message"),
     [
         ("sparse_categorical_crossentropy", (4, 10), jnp.zeros((4, 10)), "use loss=categorical_crossentropy"),
-        ("mean_squared_error", (4, 10), jnp.zeros((4, 9)), "these are float32 of shape"),
+        ("mean_squared_error", (4, 10), jnp.zeros((4, 9)), "the labels are float32 of shape"),
         ("poisson", (4, 10), jnp.zeros(4), "need integer labels"),
         ("categorical_crossentropy", (4, 1), jnp.zeros(4, int), "compares at least 2 classes"),
     ],
@@ -381,4 +381,4 @@ def test_a_row_added_to_each_table_needs_no_other_edit(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(words, cwd=pathlib.Path(__file__).parents[1], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 14
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 13

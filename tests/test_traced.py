@@ -32,13 +32,13 @@ def train(experiment, tiny, hparams=None):
     return state.params, state.ema_params if state.ema_params is not None else state.params, per_step["loss"].total
 
 
-def assert_grid_equals_runs_alone(tiny, name, values, **fields):
+def assert_grid_equals_runs_alone(tiny, points, **fields):
     """To 2e-5 of float32 parameters, and 1e-4 of the loss, after six steps."""
-    grid = jax.jit(jax.vmap(lambda value: train(Experiment(hidden_sizes=(16,), **fields), tiny, {name: value})))
-    together = grid(jnp.array(values))
+    grid = jax.jit(jax.vmap(lambda hparams: train(Experiment(hidden_sizes=(16,), **fields), tiny, hparams)))
+    together = grid({name: jnp.array([point[name] for point in points]) for name in points[0]})
     outcomes = []
-    for number, value in enumerate(values):
-        alone = jax.jit(lambda value=value: train(Experiment(hidden_sizes=(16,), **fields | {name: value}), tiny))()
+    for number, point in enumerate(points):
+        alone = jax.jit(lambda point=point: train(Experiment(hidden_sizes=(16,), **fields | point), tiny))()
         one = jax.tree.map(lambda leaf, number=number: leaf[number], together)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), one, alone)
         outcomes.append(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(alone)]))
@@ -47,18 +47,20 @@ def assert_grid_equals_runs_alone(tiny, name, values, **fields):
 
 @pytest.mark.parametrize("name", TRACED)
 def test_a_grid_with_0_equals_the_runs_alone(tiny, name):
-    assert_grid_equals_runs_alone(tiny, name, [0.0, VALUES.get(name, 0.3)], **NEEDS.get(name, {}))
+    points = [{name: 0.0}, {name: VALUES.get(name, 0.3)}]
+    assert_grid_equals_runs_alone(tiny, points, **NEEDS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_maps_over_its_rate_and_weight_decay(tiny, name):
-    assert_grid_equals_runs_alone(tiny, "learning_rate", [1e-3, 5e-3], optimizer=name)
-    assert_grid_equals_runs_alone(tiny, "weight_decay", [0.0, 0.5], optimizer=name, schedule="cosine")
+    points = [{"learning_rate": 1e-3, "weight_decay": 0.0}, {"learning_rate": 5e-3, "weight_decay": 0.5}]
+    assert_grid_equals_runs_alone(tiny, points, optimizer=name, schedule="cosine")
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_maps_over_its_peak(tiny, name):
-    assert_grid_equals_runs_alone(tiny, "learning_rate", [1e-3, 1e-2], schedule=name, warmup_epochs=2.0)
+    points = [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}]
+    assert_grid_equals_runs_alone(tiny, points, schedule=name, warmup_epochs=2.0)
 
 
 @pytest.mark.parametrize(
