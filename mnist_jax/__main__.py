@@ -14,11 +14,15 @@ def _modules() -> dict[str, tuple[str, pathlib.Path]]:
     commands = pathlib.Path(__file__).parent / "commands"
     recipes = pathlib.Path.cwd() / "experiments"
     found = {path.stem: (f"mnist_jax.commands.{path.stem}", path) for path in sorted(commands.glob("[!_]*.py"))}
-    return found | {path.stem: (f"experiments.{path.stem}", path) for path in sorted(recipes.glob("[!_]*.py"))}
+    others = {path.stem: (f"experiments.{path.stem}", path) for path in sorted(recipes.glob("[!_]*.py"))}
+    return found | {name: place for name, place in others.items() if name not in found}
 
 
 def _summary(path: pathlib.Path) -> str:
-    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    try:
+        return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    except (SyntaxError, ValueError) as error:
+        return f"can't be read: {error}"
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.config import Config
-from mnist_jax.errors import get_entry
+from mnist_jax.errors import ConfigError, get_entry
 from mnist_jax.fields import is_on
 from mnist_jax.types import Augment, Batch, Scalar
 
@@ -95,6 +95,9 @@ def make_augment(config: Config) -> Augment | None:
     Raises:
       ConfigError: no such augmentation.
     """
+    for name in ("rotation", "zoom", "translation"):
+        if is_on(getattr(config, name)) and "affine" not in config.augmentations:
+            raise ConfigError(f"{name}: has no effect without affine in augmentations")
     makers = [get_entry(AUGMENTATIONS, "augmentations", name) for name in config.augmentations]
     chain = [augment for augment in (make(config) for make in makers) if augment]
 

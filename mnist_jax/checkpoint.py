@@ -44,6 +44,12 @@ def _to_host(leaf: PyTree) -> np.ndarray:
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)  # a Python float is no float64 to JAX
 
 
+def _copy(leaf: PyTree) -> PyTree:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+    return np.array(leaf)
+
+
 def _key_impls(tree: PyTree) -> list[str]:
     impls: list[str] = []
 
@@ -235,9 +241,7 @@ class Checkpoints:
           DataError: the previous one could not be written.
         """
         self.wait()
-        copy = jax.tree.map(lambda leaf: leaf if _is_key(leaf) else np.array(leaf), state)
-        key = jax.random.wrap_key_data(jnp.array(jax.random.key_data(state.key)), impl=jax.random.key_impl(state.key))
-        self.future = self.thread.submit(self._write, copy._replace(key=key), metadata)
+        self.future = self.thread.submit(self._write, jax.tree.map(_copy, state), metadata)
 
     def wait(self) -> None:
         """Waits for the state that is being written.

@@ -184,7 +184,8 @@ def load_experiment(name: str) -> Experiment | None:
     """
     if not name:
         return None
-    sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:  # as for the script mnist-jax
+        sys.path.insert(0, os.getcwd())
     names = [name] if "." in name else [f"experiments.{name}", name]
     try:
         found = next(candidate for candidate in names if _is_importable(candidate))
@@ -194,8 +195,6 @@ def load_experiment(name: str) -> Experiment | None:
     except Exception as error:  # whatever the module does
         what = f"{type(error).__name__}: {summarize_exception(error)}"
         raise ConfigError(f"experiment={name}: can't be imported ({what})") from error
-    finally:
-        sys.path.pop(0)
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"experiment={name}: defines no EXPERIMENT = Experiment(...)")
     return experiment

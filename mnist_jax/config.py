@@ -44,7 +44,7 @@ class Config:
     kernel_init: str = flag_field("glorot_uniform", "name in mnist_jax.layers.INITIALIZERS, as in Keras", group="model")
     norm: str = flag_field("none", "normalization before each activation: none, batch or layer", group="model", choices=("none", "batch", "layer"))
     dropout: float = flag_field(0.0, "fraction of activations dropped in training", group="model", minimum=0, exclusive_maximum=1, traced=True)
-    dtype: str = flag_field("float32", "of matrix products: float32 or bfloat16; all else stays float32", choices=("float32", "bfloat16"))
+    dtype: str = flag_field("float32", "of matmuls: float32 or bfloat16; all else stays float32", choices=("float32", "bfloat16"))
 
     augmentations: tuple[str, ...] = flag_field(("affine",), "names in mnist_jax.augment.AUGMENTATIONS, in order", group="augmentation")
     rotation: float = flag_field(0.0, "rotate by up to so many degrees", group="augmentation", minimum=0, exclusive_maximum=360, traced=True)

@@ -48,7 +48,12 @@ def make_dataset(
     digest = hashlib.sha256()
     parts = {}
     for part, array in arrays.items():
+        array = np.asarray(array)
         is_float = np.issubdtype(array.dtype, np.floating)
+        if part.endswith("images") and not (array.ndim in (3, 4) and (is_float or array.dtype == np.uint8)):
+            raise ArgumentError(
+                f"{part}: must be [N, H, W, C] or [N, H, W], uint8 or float; got {array.dtype} of shape {array.shape}"
+            )
         if part.endswith("images"):
             array = array[..., None] if array.ndim == 3 else array
             array = np.ascontiguousarray(array, np.float32 if is_float else np.uint8)
@@ -59,8 +64,15 @@ def make_dataset(
         parts[part] = array
     for split in ("train", "test"):
         images, labels = parts[f"{split}_images"], parts[f"{split}_labels"]
-        if len(images) != len(labels):
+        if len(images) != len(labels) or not len(images):
             raise ArgumentError(f"{split}_labels: {len(labels)} labels for {len(images)} images")
+        if images.shape[1:] != parts["train_images"].shape[1:]:
+            raise ArgumentError(f"{split}_images: differ in size from the training images")
+        if labels.ndim == 1 and labels.dtype == np.int32 and not 0 <= labels.min() <= labels.max() < len(class_names):
+            raise ArgumentError(
+                f"{split}_labels: must be from 0 to {len(class_names) - 1}, for {len(class_names)} class names; "
+                f"they are from {labels.min()} to {labels.max()}"
+            )
     return Dataset(**parts, class_names=class_names, name=name, sha256=digest.hexdigest())
 
 

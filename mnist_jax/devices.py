@@ -5,6 +5,7 @@ import os
 import pathlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -12,6 +13,7 @@ from mnist_jax.datasets import DEFAULT_DATA_DIR
 from mnist_jax.errors import ConfigError
 from mnist_jax.files import expand_user
 
+_config: Any = jax.config  # whose options have no types in some versions
 _ADVICE = "choose a smaller batch or network, or compute fewer images at a time with microbatch_size"
 
 
@@ -27,13 +29,13 @@ def choose_device(platform: str) -> jax.Device:
     Raises:
       ConfigError: there is none.
     """
-    previous: str | None = jax.config.jax_platforms  # type: ignore[attr-defined]
+    previous = _config.jax_platforms
     try:
         if platform:  # has no effect after JAX has started: then only the next line counts
-            jax.config.update("jax_platforms", platform)
+            _config.update("jax_platforms", platform)
         return jax.devices(platform or None)[0]
     except (RuntimeError, AssertionError):  # the latter where JAX lacks the platform's plugin
-        jax.config.update("jax_platforms", previous)
+        _config.update("jax_platforms", previous)
         raise ConfigError(
             f"platform={platform}: JAX finds no such platform here; leave it out, or install jax for it"
         ) from None
@@ -45,14 +47,14 @@ def enable_compilation_cache() -> None:
     Source: https://docs.jax.dev/en/latest/persistent_compilation_cache.html
     """
     folder = expand_user(DEFAULT_DATA_DIR) / "compiled"
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+    if _config.jax_compilation_cache_dir is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             return
         if os.access(folder, os.W_OK):
-            jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+            _config.update("jax_compilation_cache_dir", str(folder))
+    _config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     warnings.filterwarnings("ignore", message=".*persistent compilation cache")  # an unreadable one is written again
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mnist_jax.adapters import AnyModel, Model, as_model
 from mnist_jax.batches import batch_indices
+from mnist_jax.errors import ArgumentError
 from mnist_jax.gradients import DEFAULT_METRICS, cast, check_lengths, to_float, to_float32
 from mnist_jax.metrics import batch_metrics, sum_over_steps
 from mnist_jax.types import Array, Batch, DType, EvalStep, LossFn, Metric, Metrics, Outputs, Preprocess, TrainState
@@ -80,6 +81,8 @@ def evaluate(eval_step: EvalStep, state: TrainState, images: Array, labels: Arra
       ArgumentError: while it is traced, where images and labels differ in length.
     """
     check_lengths(images, labels)
+    if batch_size < 1 or not images.shape[0]:
+        raise ArgumentError(f"batch_size={batch_size}, {images.shape[0]} images: both must be at least 1")
     images, labels = jnp.asarray(images), jnp.asarray(labels)
 
     def body(_: None, xs: tuple[jax.Array, jax.Array]) -> tuple[None, Metrics]:

@@ -4,11 +4,12 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
-from mnist_jax.config import Config, Hyperparams, changed_fields
+from mnist_jax.config import Config, Hyperparams, changed_fields, config_from_dict
 from mnist_jax.errors import ConfigError
 from mnist_jax.fields import Value, is_on
+from mnist_jax.parts import Part, build_parts, check_parts
 
 if TYPE_CHECKING:  # imported where they are used: --help needs no JAX
     import jax
@@ -17,19 +18,6 @@ if TYPE_CHECKING:  # imported where they are used: --help needs no JAX
 
     from mnist_jax.adapters import AnyModel, Model
     from mnist_jax.types import Array, Augment, Dataset, EvalStep, LossFn, Metric, Preprocess, TrainState, TrainStep
-
-
-Part: TypeAlias = Any  # a model, optimizer, loss, ...; each is checked where it is used
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Parts:
-    model: "Model"
-    optimizer: "optax.GradientTransformation"
-    loss: "LossFn"
-    metrics: "Mapping[str, Metric]"
-    augment: "Augment | None"
-    preprocess: "Preprocess"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,16 +83,16 @@ class Experiment:
         """
         given = dict(model=model, optimizer=optimizer, loss=loss, metrics=metrics, dataset=dataset)
         names: dict[str, Value] = {
-            key: value for key, value in given.items() if isinstance(value, str | tuple) and not _is_object(value)
+            key: value
+            for key, value in given.items()
+            if isinstance(value, str | tuple | list) and not _is_object(value)
         }
         names |= fields if name is None else {"name": name, **fields}
-        unknown = set(names) - {field.name for field in dataclasses.fields(config or Config())}
-        if unknown:
-            raise ConfigError(f"{min(unknown)}: neither a part of an experiment nor a field of its configuration")
-        self.config: Config = dataclasses.replace(config or Config(), **names)
         objects = {**given, "augment": augment, "preprocess": preprocess}
         self.parts = {key: part for key, part in objects.items() if part is not None and key not in names}
         self.make_parts = parts
+        self.config: Config = config or Config()
+        self.config = self.with_config(config_from_dict(names, self.config)).config
 
     def __repr__(self) -> str:
         return f"Experiment({self.config.name!r}, parts={self.own_parts}, config={self.config})"
@@ -118,33 +106,42 @@ class Experiment:
         Raises:
           ConfigError: a field was changed that has no effect, since the experiment brings that part itself.
         """
+        owned_groups = self.owned_groups
         for flag in changed_fields(self.config, config):
-            if flag.group in self.owned_groups:
+            if flag.group in owned_groups:
                 raise ConfigError(f"{flag.name}: has no effect, since this experiment brings its own {flag.group}")
         new = copy.copy(self)
         new.config = config
-        new.__dict__.pop("splits", None)
-        if self.make_parts or (config.dataset, config.data_dir) != (self.config.dataset, self.config.data_dir):
+        for cached in ("splits", "_own"):
+            new.__dict__.pop(cached, None)
+        if (config.dataset, config.data_dir) != (self.config.dataset, self.config.data_dir):
             new.__dict__.pop("dataset", None)
         return new
 
     @property
     def owned_groups(self) -> set[str]:
         """Groups of flags that have no effect, since an object took the place of what they describe."""
-        own = set(self.parts) - set(self.make_parts(self.config) if self.make_parts else ())  # which may read any field
+        # make_parts may read any field for the parts that it makes.
+        own = {name for name, part in self._own.items() if self.parts.get(name) is part}
         return {{"dataset": "data", "augment": "augmentation"}.get(name, name) for name in own}
 
     @property
     def own_parts(self) -> list[str]:
         """Names of the parts that the experiment brings itself."""
-        return sorted(self._parts_of(self.config))
+        return sorted(self._own)
+
+    @functools.cached_property
+    def _own(self) -> dict[str, Part]:
+        own = self.parts | dict(self.make_parts(self.config) if self.make_parts else {})
+        check_parts(own)
+        return own
 
     @functools.cached_property
     def dataset(self) -> "Dataset":
         """The data set, loaded when it is first used."""
         from mnist_jax.datasets import load_dataset
 
-        own = self._parts_of(self.config).get("dataset")
+        own = self._own.get("dataset")
         if own is None:
             return load_dataset(self.config.dataset, self.config.data_dir)
         return own() if callable(own) else own
@@ -175,9 +172,6 @@ class Experiment:
 
         train_rows, _ = split_validation(len(self.dataset.train_labels), self.config.validation_fraction)
         return num_batches(len(train_rows), self.config.batch_size)
-
-    def _parts_of(self, config: Config) -> dict[str, Part]:
-        return self.parts | dict(self.make_parts(config) if self.make_parts else {})
 
     def build(
         self,
@@ -214,7 +208,7 @@ class Experiment:
         steps = config.epochs * self.steps_per_epoch if steps is None else steps
         classes = len(self.dataset.class_names) if num_classes is None else num_classes
         image = jax.ShapeDtypeStruct(self.image_shape, self.dataset.train_images.dtype) if image is None else image
-        parts = self._build_parts(config, steps, classes)
+        parts = build_parts(config, self._own, steps, classes)
         dtype = getattr(jnp, config.dtype)
         train_step = train.make_train_step(
             parts.model,
@@ -261,24 +255,7 @@ class Experiment:
         Raises:
           ConfigError: a name that is in no table, or options that do not fit each other.
         """
-        self._build_parts(self.config, steps=max(self.config.epochs, 1), num_classes=2)
-
-    def _build_parts(self, config: Config, steps: int, num_classes: int) -> "_Parts":
-        """The experiment's own objects, and those that the configuration names in place of the others."""
-        from mnist_jax import augment, gradients, losses, metrics, models, optimizers
-        from mnist_jax.adapters import as_model
-
-        own = self._parts_of(config)
-        named: dict[str, Callable[[], Part]] = {
-            "model": lambda: models.make_model(config, num_classes),
-            "optimizer": lambda: optimizers.make_optimizer(config, steps),
-            "loss": lambda: losses.make_loss(config),
-            "metrics": lambda: metrics.make_metrics(config),
-            "augment": lambda: augment.make_augment(config),
-            "preprocess": lambda: gradients.to_float,
-        }
-        parts = {name: own[name] if name in own else make() for name, make in named.items()}
-        return _Parts(**parts | {"model": as_model(parts["model"])})
+        build_parts(self.config, self._own, steps=max(self.config.epochs, 1), num_classes=2)
 
 
 def _is_object(value: Part) -> bool:

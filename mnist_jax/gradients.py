@@ -50,22 +50,21 @@ def check_lengths(image: Array, label: Array, mask: Array | None = None) -> None
     Raises:
       ArgumentError: their first dimensions differ.
     """
-    lengths = {name: array.shape[:1] for name, array in (("image", image), ("label", label)) if array is not None}
-    if mask is not None:
-        lengths["mask"] = mask.shape
-    if image.ndim < 2 or len(set(lengths.values())) > 1:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in (("image", image), ("label", label)))
-        raise ArgumentError(
-            f"images, labels and mask must have the same first dimension; got {shapes}"
-            + (f", mask {mask.shape}" if mask is not None else "")
-        )
+    arrays = {"image": image, "label": label} | ({} if mask is None else {"mask": mask})
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    if image.ndim < 2 or label.ndim < 1 or len({array.shape[0] for array in arrays.values()}) > 1:
+        raise ArgumentError(f"images, labels and mask must be batches with the same first dimension; got {shapes}")
+    if mask is not None and (mask.ndim != 1 or mask.dtype != bool):
+        raise ArgumentError(f"mask: must be bool of shape [B]; got {mask.dtype} of shape {mask.shape}")
 
 
 def cast(params: PyTree, dtype: DType) -> PyTree:
+    """Converts every array of a pytree to a dtype."""
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 def to_float32(outputs: Outputs) -> Outputs:
+    """Converts a network's outputs, logits or a tuple that begins with them, to float32."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), outputs)
 
 

@@ -4,6 +4,7 @@ lax.platform_dependent picks ours on a CPU and XLA's elsewhere when a program is
 """
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -113,7 +114,7 @@ def conv_winograd_3x3(image: jax.Array, kernel: jax.Array, padding: Padding) -> 
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(image.shape[1:3], (3, 3), (1, 1), padding)
     rows, columns = (size + sum(pads) - 2 for size, pads in zip(image.shape[1:3], padding, strict=True))
-    tiles = [-(-size // 2) for size in (rows, columns)]
+    tiles = [math.ceil(size / 2) for size in (rows, columns)]
     multiply = bf16_matmul if kernel.dtype == jnp.bfloat16 else jnp.matmul
     accum_dtype = jnp.promote_types(kernel.dtype, jnp.float32)
     even = [(low, high + size % 2) for (low, high), size in zip(padding, (rows, columns), strict=True)]

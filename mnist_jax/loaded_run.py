@@ -91,6 +91,10 @@ class LoadedRun(NamedTuple):
             return []
         logits = self.logits(np.stack([image.image for image in images])[..., None])
         predictions = []
+        if logits.ndim != 2 or logits.shape[1] < 2:
+            raise DataError(
+                f"the run's network has outputs of shape {logits.shape[1:]}, which are no classes to choose from"
+            )
         for image, probabilities in zip(images, np.asarray(jax.nn.softmax(logits)), strict=True):
             first, second = np.argsort(-probabilities, kind="stable")[:2]
             predictions.append(
@@ -118,6 +122,10 @@ def _check_record(record: Any, experiment: Experiment | None) -> tuple[Experimen
             "with experiment=MODULE"
         )
     config = config_from_dict(record["config"], base.config)
+    if experiment is not None and sorted(record.get("parts", ())) != experiment.with_config(config).own_parts:
+        raise DataError(
+            f"was made with parts of its own ({', '.join(record.get('parts', ()))[:80]}), unlike experiment"
+        )
     seeds = {run["seed"]: run["steps"] for run in record["runs"]}
     shape, names = tuple(record["dataset"]["image_shape"]), record["dataset"]["class_names"]
     numbers = [*shape, *(number + 1 for pair in seeds.items() for number in pair)]
@@ -157,7 +165,7 @@ def load_run(
         raise DataError(f"{path}: not a result of this version ({error!r:.100})") from None
     seed = next(iter(seeds)) if seed is None else seed
     if seed not in seeds:
-        raise ConfigError(f"run_seed={seed}: {path.parent} has {', '.join(map(str, seeds))}")
+        raise ConfigError(f"seed={seed}: {path.parent} has {', '.join(map(str, seeds))}")
     dataset = record["dataset"]
     image = jax.ShapeDtypeStruct(tuple(dataset["image_shape"]), dataset["image_dtype"])
     try:

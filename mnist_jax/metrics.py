@@ -50,6 +50,7 @@ def top_5_accuracy(logits: jax.Array, batch: Batch) -> Mean:
     return Mean.of(jnp.any(top == classes[:, None], axis=-1), batch.mask)
 
 
+RESERVED = ("loss", "count", "skipped")  # keys of a record beside the metrics
 METRICS: dict[str, Metric] = {"accuracy": accuracy, "top_5_accuracy": top_5_accuracy}
 
 
@@ -91,6 +92,11 @@ def batch_metrics(loss: LossFn, metrics: Mapping[str, Metric], outputs: object, 
             "number per example, not their mean, so that masked examples can be left out"
         )
     measured = {name: metric(logits, batch) for name, metric in metrics.items()}
+    for name, mean in measured.items():
+        if name in RESERVED:
+            raise ArgumentError(f"metrics: {name!r} is the name of something else; choose another one")
+        if not isinstance(mean, Mean):
+            raise ArgumentError(f"metrics: {name} returned a {type(mean).__name__}; it must return a Mean (Mean.of)")
     return {"loss": Mean.of(per_example, batch.mask), **measured}
 
 

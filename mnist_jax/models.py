@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from mnist_jax.adapters import AnyModel
 from mnist_jax.config import Config
-from mnist_jax.errors import ArgumentError, get_entry
+from mnist_jax.errors import ArgumentError, ConfigError, get_entry
 from mnist_jax.fields import is_on
 from mnist_jax.kernels import conv2d, dropout, max_pool
 from mnist_jax.layers import ACTIVATIONS, INITIALIZERS
@@ -124,7 +124,7 @@ class CNN(BaseClassifier):
 
 
 class DeepCNN(BaseClassifier):
-    """A deep convolutional network: one wide conv2d, then two of 3x3 a stage, with pooling between the stages.
+    """A deep convolutional network: one wide conv2d, then two of 3x3 per stage, with pooling between the stages.
 
     Dropout comes once, before the dense end.
 
@@ -251,6 +251,8 @@ def _perceptron(config: Config, num_classes: int) -> nn.Module:
 
 
 def _softmax(config: Config, num_classes: int) -> nn.Module:
+    if is_on(config.dropout):
+        raise ConfigError("dropout: softmax has no hidden layer to drop activations of")
     return Perceptron(hidden_sizes=(), **shared_kwargs(config, num_classes))
 
 

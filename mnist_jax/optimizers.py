@@ -120,11 +120,14 @@ def make_optimizer(config: Config, steps: int | None = None) -> optax.GradientTr
     schedule = make_schedule(config, steps)
     learning_rate = schedule if _is_scheduled(config) else config.learning_rate
     options: dict[str, Any] = _parse_arguments(name, arguments, accepted_args - {"learning_rate"})
+    for field in ("momentum", "nesterov", "weight_decay"):
+        if field in options and is_on(getattr(config, field)):
+            raise ConfigError(f"{field}: is set twice, also in optimizer={config.optimizer}; set it once")
     if is_on(config.momentum):
         if "momentum" not in accepted_args:
             others = [other for other, make in OPTIMIZERS.items() if "momentum" in inspect.signature(make).parameters]
             raise ConfigError(f"momentum={config.momentum}: not for {name}; for {', '.join(others)}")
-        options |= {"momentum": config.momentum, "nesterov": config.nesterov}
+        options = {"momentum": config.momentum, "nesterov": config.nesterov} | options
     decays = [other for other in ("weight_decay", "adam_weight_decay") if other in accepted_args]
     if name == "adadelta":
         decays = []  # optax adds it to the gradient there

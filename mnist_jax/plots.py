@@ -5,6 +5,7 @@ matplotlib is imported only when something is drawn.
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int) -> Figur
     Returns:
       A Figure.
     """
-    rows = -(-len(images) // columns)
+    rows = math.ceil(len(images) / columns)
     figure = new_figure(1.3 * columns, 1.5 * rows)
     for axes, image, title in zip(figure.subplots(rows, columns, squeeze=False).flat, images, titles, strict=False):
         _draw_image(axes, image, title)
@@ -129,7 +130,7 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     splits = {"train": "tab:blue", "validation": "tab:orange"}
     found = dict.fromkeys(name for record in records for split in splits for name in record.get(split, ()))
     metrics = [name for name in found if name not in ("count", "skipped")] or ["loss"]
-    rows = -(-len(metrics) // 2)
+    rows = math.ceil(len(metrics) / 2)
     figure = new_figure(9, 3.6 * rows)
     for number, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(rows, 2, number)
@@ -239,7 +240,7 @@ def filters(weights: np.ndarray, count: int = 64) -> Figure:
     """
     weights = weights[:count]
     columns = min(8, len(weights))
-    rows = -(-len(weights) // columns)
+    rows = math.ceil(len(weights) / columns)
     figure = new_figure(columns, rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:

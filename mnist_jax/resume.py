@@ -36,7 +36,7 @@ def fingerprint(experiment: Experiment) -> dict[str, Record]:
     }
 
 
-def _differences(old: Record, new: Record) -> list[str]:
+def _format_diff(old: Record, new: Record) -> list[str]:
     def show(value: Any) -> str:
         return (value if isinstance(value, str) and value.isprintable() else repr(value))[:80]
 
@@ -93,12 +93,12 @@ def _load_matching_checkpoint(
     if not all(isinstance(metadata.get(name), dict) for name in expected):
         raise DataError(f"{path}: no checkpoint of a run")
     for name in ("config", "dataset", "parts"):
-        if differences := _differences(metadata[name], expected[name]):
+        if differences := _format_diff(metadata[name], expected[name]):
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
             raise ConfigError(
                 f"{differences[0]}{more}, in {path}; choose another workdir, or use resume=never to start from scratch"
             )
-    if differences := _differences(metadata["versions"], expected["versions"]):
+    if differences := _format_diff(metadata["versions"], expected["versions"]):
         logger.warning(
             "%s was written with other versions (%s): the last bits may differ", path, ", ".join(differences)
         )

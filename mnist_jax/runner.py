@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.checkpoint import Checkpoints
+from mnist_jax.config import config_from_dict
 from mnist_jax.devices import choose_device, oom_as_config_error
 from mnist_jax.errors import ConfigError, InterruptedRunError
 from mnist_jax.experiment import Experiment
@@ -76,7 +77,7 @@ def run(
     clock = {"start": time.perf_counter()}
     of_options = {name: fields.pop(name) for name in [*fields] if name in RunOptions.__dataclass_fields__}
     options = dataclasses.replace(options or RunOptions(), **of_options)
-    experiment = experiment.with_config(dataclasses.replace(experiment.config, **fields))
+    experiment = experiment.with_config(config_from_dict(fields, experiment.config))
     workdir, config = expand_user(workdir), experiment.config
     check_no_result(workdir, options.overwrite)
     device = choose_device(options.platform)
@@ -134,7 +135,7 @@ def _describe(experiment: Experiment, device: jax.Device) -> Record:
         },
         "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
-        "commit": git_commit(),  # at the start: the files may change while the run goes on
+        "commit": git_commit(),  # at the start: the files may change during the run
     }
 
 

@@ -5,18 +5,32 @@ every random number is a function of (seed, purpose, step), and a restored run c
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mnist_jax.adapters import AnyModel, as_model
 from mnist_jax.batches import num_batches, shuffled_batch_indices
 from mnist_jax.errors import ArgumentError
 from mnist_jax.fields import is_on
-from mnist_jax.gradients import check_lengths, make_grad_fn, to_float
-from mnist_jax.types import Array, Augment, Batch, LossFn, Metrics, Preprocess, PyTree, Scalar, TrainState, TrainStep
+from mnist_jax.gradients import DEFAULT_METRICS, check_lengths, make_grad_fn, to_float
+from mnist_jax.types import (
+    Array,
+    Augment,
+    Batch,
+    DType,
+    LossFn,
+    Metric,
+    Metrics,
+    Preprocess,
+    PyTree,
+    Scalar,
+    TrainState,
+    TrainStep,
+)
 
 INIT, SHUFFLE, DROPOUT, AUGMENT = range(4)  # purposes folded into the root key; append, never reorder
 
@@ -43,6 +57,8 @@ def init_state(
     Returns:
       A TrainState at step 0.
     """
+    if not jnp.issubdtype(getattr(key, "dtype", None) or np.int32, jax.dtypes.prng_key):
+        raise ArgumentError("key: must be a typed key, such as jax.random.key(7)")
     variables = as_model(model).init(jax.random.fold_in(key, INIT), preprocess(jnp.asarray(image)))
     params = variables.pop("params")
     ema_params = jax.tree.map(jnp.copy, params) if with_ema else None  # a copy, since an epoch donates its state
@@ -84,7 +100,10 @@ def make_train_step(
     preprocess: Preprocess = to_float,
     ema_decay: Scalar = 0.0,
     skip_nonfinite: bool = False,
-    **grad_options: Any,
+    metrics: Mapping[str, Metric] = DEFAULT_METRICS,
+    regularizer: Callable[[PyTree], jax.Array] | None = None,
+    dtype: DType = jnp.float32,
+    microbatch_size: int = 0,
 ) -> TrainStep:
     """Makes the train step.
 
@@ -98,12 +117,23 @@ def make_train_step(
       ema_decay: decay of the moving average in state.ema_params, in [0, 1); 0 for none.
       skip_nonfinite: whether a step whose loss, gradient or outcome is not finite changes nothing but the step's
         number; its metrics then count no example.
-      **grad_options: metrics, regularizer, dtype and microbatch_size, as for make_grad_fn.
+      metrics: name -> (logits, batch) -> Mean, beside the loss.
+      regularizer: (params) -> [] float32, whose gradient is added.
+      dtype: in which matrices are multiplied.
+      microbatch_size: examples that go through the network at a time, as for make_grad_fn; 0: all at once.
 
     Returns:
       A pure function (state, batch) -> (state, metrics); the metrics are of the network before the update.
     """
-    grad_fn = make_grad_fn(model, loss, preprocess=lambda image: image, **grad_options)
+    grad_fn = make_grad_fn(
+        model,
+        loss,
+        metrics=metrics,
+        regularizer=regularizer,
+        preprocess=lambda image: image,
+        dtype=dtype,
+        microbatch_size=microbatch_size,
+    )
     optimizer = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -114,13 +144,18 @@ def make_train_step(
         batch = batch._replace(image=preprocess(batch.image))
         if augment:
             batch = augment(augment_key, batch)
-        grads, (model_state, metrics) = grad_fn(state.params, state.model_state, dropout_key, batch)
-        mean_loss = metrics["loss"].total / jnp.maximum(metrics["loss"].count, 1)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=mean_loss, grad=grads)
+            if not isinstance(batch, Batch):
+                raise ArgumentError(
+                    f"augment: returned a {type(batch).__name__}; it must return a Batch (batch._replace)"
+                )
+        grads, (model_state, measured) = grad_fn(state.params, state.model_state, dropout_key, batch)
+        value = measured["loss"].total / jnp.maximum(measured["loss"].count, 1)
+        value = value + regularizer(state.params) if regularizer else value
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=value, grad=grads)
         params = optax.apply_updates(state.params, updates)
         ema_params = _update_ema(ema_decay, state, params) if is_on(ema_decay) else state.ema_params
         new = TrainState(state.step + 1, params, model_state, opt_state, state.key, ema_params)
-        return _keep_if_finite(state, new, metrics, grads) if skip_nonfinite else (new, metrics)
+        return _keep_if_finite(state, new, measured, grads) if skip_nonfinite else (new, measured)
 
     return train_step
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.errors import ArgumentError
 from mnist_jax.files import Json
 
 PyTree: TypeAlias = Any  # JAX has no type for a nest of arrays
@@ -33,10 +34,16 @@ class Mean(NamedTuple):
         Returns:
           A Mean of scalars; bool and int values give an int32 total.
 
+        Raises:
+          ArgumentError: values or mask are not [B].
+
         >>> Mean.of(jnp.array([True, False, True]), jnp.array([True, True, False])).total
         Array(1, dtype=int32)
         """
-        mask = jnp.ones(values.shape[0], bool) if mask is None else mask
+        if values.ndim != 1 or (mask is not None and mask.shape != values.shape):
+            shapes = f"values {values.shape}" + (f", mask {mask.shape}" if mask is not None else "")
+            raise ArgumentError(f"Mean.of: takes one value per example, [B], and a mask of that shape; got {shapes}")
+        mask = jnp.ones(values.shape, bool) if mask is None else mask
         dtype = jnp.float32 if jnp.issubdtype(values.dtype, jnp.floating) else jnp.int32
         total = jnp.sum(jnp.where(mask, values, jnp.zeros((), values.dtype)), dtype=dtype)
         return cls(total, jnp.sum(mask, dtype=jnp.int32))

@@ -14,7 +14,7 @@ LAYERS = [
     {"config", "kernels", "options", "datasets", "checkpoint", "adapters"},
     {"models", "losses", "metrics", "optimizers", "augment", "images", "devices", "plots", "report"},
     {"gradients", "lecture"},
-    {"train", "evaluation"},
+    {"train", "evaluation", "parts"},
     {"experiment"},
     {"programs", "loaded_run"},
     {"resume"},
@@ -52,7 +52,7 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_and_functions_fit_on_a_screen(path):
     source = path.read_text()
-    assert len(source.splitlines()) <= 330
+    assert len(source.splitlines()) <= 300
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 80, node.name

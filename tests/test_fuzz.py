@@ -28,7 +28,7 @@ from mnist_jax.lecture.neuron import read_points
 from mnist_jax.loaded_run import load_run
 from mnist_jax.loop import best_step, should_stop, start_seed
 from mnist_jax.plots import learning_curves
-from mnist_jax.programs import compile_training
+from mnist_jax.programs import compile_programs
 from mnist_jax.resume import fingerprint, restore_latest
 from mnist_jax.runner import run
 
@@ -165,7 +165,7 @@ def unfinished(tmp_path_factory, folder):
     run(experiment, workdir, quiet=True, checkpoint_every=10)
     for path in (workdir / "state", *workdir.glob("checkpoints/seed-7/[!1]*"), *workdir.glob("checkpoints/seed-7/14")):
         shutil.rmtree(path)
-    programs = compile_training(experiment, jax.devices()[0])(None)
+    programs = compile_programs(experiment, jax.devices()[0])
     return workdir, experiment.config, programs, fingerprint(experiment)
 
 

@@ -228,6 +228,15 @@ WRONG = {
     "one image": (lambda b: b._replace(image=b.image[0, :, 0, 0]), {}, "same first dimension"),
     "one-hot": (lambda b: b._replace(label=jax.nn.one_hot(b.label, 10)), {}, "takes integer labels of shape"),
     "float labels": (lambda b: b._replace(label=b.label * 1.0), {}, "takes integer labels of shape"),
+    "float mask": (lambda b: b._replace(mask=jnp.full(40, 0.5)), {}, "mask: must be bool of shape"),
+    "metric of pairs": (
+        lambda b: b,
+        {"metrics": {"pairs": lambda logits, batch: mj.Mean.of(logits == logits)}},
+        r"Mean.of: takes one value per example, \[B\], and a mask of that shape; got values \(40, 10\)",
+    ),
+    "metric of a number": (lambda b: b, {"metrics": {"one": lambda *_: 1.0}}, "metrics: one returned a float; it must"),
+    "metric's name": (lambda b: b, {"metrics": {"loss": lambda *_: mj.Mean(0, 1)}}, "'loss' is the name of something"),
+    "augment": (lambda b: b, {"augment": lambda key, b: b.image}, "augment: returned a .*; it must return a Batch"),
     "microbatches": (lambda b: b, {"microbatch_size": -5}, "microbatch_size=-5: must be at least 0"),
     "no model": (lambda b: b, {"model": "cnn"}, "model: a str is neither a Linen module nor a Model"),
 }
@@ -256,8 +265,30 @@ def test_an_epoch_checks_images_labels_and_batch_size(batch, batch_size):
         lambda: mj.train_epoch(step, state, batch.image, batch.label[:39], batch_size=20),
         lambda: mj.evaluate(mj.make_eval_step(Plain(), LOSS), state, batch.image, batch.label[:39]),
     ):
-        with pytest.raises(ArgumentError, match="must have the same first dimension"):
+        with pytest.raises(ArgumentError, match="with the same first dimension"):
             use()
+
+
+def test_a_key_must_be_typed_and_an_evaluation_not_empty(batch):
+    with pytest.raises(ArgumentError, match="key: must be a typed key"):
+        mj.init_state(Plain(), optax.sgd(0.1), 7, batch.image)
+    state, _ = make(Plain(), batch)
+    with pytest.raises(ArgumentError, match="batch_size=0, 40 images: both must be at least 1"):
+        mj.evaluate(mj.make_eval_step(Plain(), LOSS), state, *batch[:2], batch_size=0)
+
+
+def test_a_schedule_by_the_loss_sees_the_regularizer_too(batch):
+    seen = []
+
+    def update(grads, state, params=None, *, value, **_):
+        seen.append(value)
+        return grads, state
+
+    optimizer = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    for regularizer in (None, lambda params: jnp.float32(5)):
+        state, step = make(Plain(), batch, optimizer, regularizer=regularizer)
+        step(state, batch)
+    assert float(seen[1] - seen[0]) == pytest.approx(5, rel=1e-5)
 
 
 def test_the_gradient_function_by_itself_is_that_of_the_step(batch):

@@ -1,4 +1,4 @@
-"""Reads digits from your own pictures with a finished run: digit, probability and runner-up, a line each.
+"""Reads digits from your own pictures with a finished run: one line per digit with its probability and the runner-up.
 
 python -m mnist_jax predict --workdir=runs/mine FILE...
 """
