@@ -67,6 +67,26 @@ if __name__ == "__main__":
     mj.main(EXPERIMENT, __doc__)
 '''
 
+EVERYTHING = '''"""A data set, an augmentation and an optimizer of one's own."""
+import jax
+import numpy as np
+import optax
+import mnist_jax as mj
+
+def load():
+    data = mj.load_dataset("mnist5k")
+    train = data.train_images[::4], data.train_labels[::4]
+    return mj.make_dataset(*train, data.test_images, data.test_labels, data.class_names)
+
+def brighten(key, batch):
+    return batch._replace(image=batch.image * jax.random.uniform(key, (batch.image.shape[0], 1, 1, 1), minval=0.8))
+
+EXPERIMENT = mj.Experiment("everything", dataset=load, augment=brighten, optimizer=optax.adamw(3e-3))
+
+if __name__ == "__main__":
+    mj.main(EXPERIMENT, __doc__)
+'''
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
@@ -83,6 +103,7 @@ def lab(tmp_path_factory):
     (folder / "my_lab").mkdir()
     (folder / "my_lab" / "maxout.py").write_text(MAXOUT)
     (folder / "my_lab" / "flags.py").write_text(FLAGS)
+    (folder / "my_lab" / "everything.py").write_text(EVERYTHING)
     readme = (ROOT / "README.md").read_text()
     (folder / "my_lab" / "readme.py").write_text(re.search(r"```py\n(.*?)```", readme, re.DOTALL)[1])
     (folder / "experiments").mkdir()  # a folder of the user's own with our folder's name
@@ -177,6 +198,18 @@ def test_a_flag_of_ones_own_reaches_the_parts(lab):
     assert losses[0] > losses[1]
     done = python(lab, "-m", "my_lab.flags", "--gamma=-1")
     assert done.returncode == 2 and done.stderr == "error: --gamma=-1.0: must be at least 0\n"
+
+
+def test_a_dataset_an_augmentation_and_an_optimizer_of_ones_own(lab):
+    words = ("--batch_size=100", "--epochs=6", "--hidden_sizes=64", "--quiet", "--workdir=runs/everything")
+    done = python(lab, "-m", "my_lab.everything", *words)
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"Error: ([\d.]+)%", done.stdout)[1]) < 15
+    words = ("--experiment=my_lab.everything", "--workdir=runs/everything", "--split=validation")
+    done = python(lab, "-m", "mnist_jax", "evaluate", *words)
+    assert done.returncode == 0 and "100 images of custom" in done.stdout, done.stderr
+    done = python(lab, "-m", "my_lab.everything", "--learning_rate=1")
+    assert done.returncode == 2 and "learning_rate" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_the_readmes_experiment_of_ones_own(lab):
