@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from mnist_jax.config import Config, Hyperparams, changed_fields, config_from_dict
-from mnist_jax.errors import ConfigError
+from mnist_jax.errors import ArgumentError, ConfigError
 from mnist_jax.fields import Value, is_on
 from mnist_jax.parts import Part, build_parts, check_parts
 
@@ -139,12 +139,16 @@ class Experiment:
     @functools.cached_property
     def dataset(self) -> "Dataset":
         """The data set, loaded when it is first used."""
-        from mnist_jax.datasets import load_dataset
+        from mnist_jax.datasets import load_dataset, make_dataset
+        from mnist_jax.types import Dataset
 
         own = self._own.get("dataset")
         if own is None:
             return load_dataset(self.config.dataset, self.config.data_dir)
-        return own() if callable(own) else own
+        own = own() if callable(own) else own
+        if not isinstance(own, Dataset):
+            raise ArgumentError(f"dataset: must be a Dataset, as make_dataset returns, is a {type(own).__name__}")
+        return make_dataset(*own[:4], class_names=tuple(own.class_names), name=own.name)  # which checks it
 
     @functools.cached_property
     def splits(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":

@@ -86,10 +86,12 @@ def batch_metrics(loss: LossFn, metrics: Mapping[str, Metric], outputs: object, 
     """
     logits = outputs[0] if isinstance(outputs, tuple) else outputs
     per_example = loss(outputs, batch)
-    if per_example.shape != batch.label.shape[:1]:
+    shape = getattr(per_example, "shape", None)
+    if shape != batch.label.shape[:1]:
+        returned = type(per_example).__name__ if shape is None else f"shape {shape}"
         raise ArgumentError(
-            f"loss: returned shape {per_example.shape} for a batch of {batch.label.shape[0]}; it must return one "
-            "number per example, not their mean, so that masked examples can be left out"
+            f"loss: returned {returned} for a batch of {batch.label.shape[0]}; it must return one number per example, "
+            "not their mean, so that masked examples can be left out"
         )
     measured = {name: metric(logits, batch) for name, metric in metrics.items()}
     for name, mean in measured.items():

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mnist_jax.devices import check_memory
+from mnist_jax.errors import ArgumentError
 from mnist_jax.evaluation import evaluate
 from mnist_jax.experiment import Components, Experiment
 from mnist_jax.metrics import compute
@@ -34,6 +35,14 @@ class Programs:
         return {split: self.score(split, state) for split in self.splits}
 
 
+def _check_outputs(experiment: Experiment, components: Components, state_shapes: TrainState) -> None:
+    """Refuses a label without an output, which a loss by name would turn into NaN or clamp."""
+    images, labels = experiment.splits["train"]
+    logits = jax.eval_shape(components.predict, state_shapes, jax.ShapeDtypeStruct(images[:1].shape, images.dtype))
+    if "loss" not in experiment.own_parts and labels.ndim == 1 and logits.shape[-1] <= labels.max():
+        raise ArgumentError(f"model: has {logits.shape[-1]} outputs, but the labels go up to {labels.max()}")
+
+
 def compile_programs(experiment: Experiment, device: jax.Device) -> Programs:
     """Compiles the programs of an experiment, and checks that an epoch fits into memory.
 
@@ -50,6 +59,7 @@ def compile_programs(experiment: Experiment, device: jax.Device) -> Programs:
     config, components = experiment.config, experiment.build()
     splits = {name: jax.device_put(arrays, device) for name, arrays in experiment.splits.items()}
     state_shapes = jax.eval_shape(components.init, jax.random.key(config.seed))
+    _check_outputs(experiment, components, state_shapes)
     epoch = jax.jit(
         functools.partial(train_epoch, components.train_step, batch_size=config.batch_size), donate_argnums=0
     )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from PIL import Image
 
 import mnist_jax as mj
@@ -320,6 +321,17 @@ def test_arrays_that_make_no_dataset_are_refused(change, message):
     )
     with pytest.raises(ArgumentError, match=message):
         mj.make_dataset(**arrays | change, class_names=("a", "b", "c"))
+
+
+def test_a_model_with_too_few_outputs_and_a_dataset_of_another_type_are_refused(tmp_path, folder):
+    fields = dict(dataset=f"idx:{folder}", batch_size=90, epochs=1)
+    with pytest.raises(ArgumentError, match="model: has 5 outputs, but the labels go up to 9"):
+        mj.run(
+            mj.Experiment(model=nn.Sequential([lambda x: x.reshape(x.shape[0], -1), nn.Dense(5)]), **fields), tmp_path
+        )
+    with pytest.raises(ArgumentError, match="dataset: must be a Dataset, as make_dataset returns, is a dict"):
+        mj.run(mj.Experiment(dataset=lambda: {"train": 1}), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_state_with_keys_of_its_own_is_checkpointed_while_training_goes_on(tmp_path, folder):

@@ -224,6 +224,7 @@ WRONG = {
     "lengths": (lambda b: b._replace(label=b.label[:39]), {}, r"same first dimension; got image \(40, 28, 28, 1\)"),
     "mask": (lambda b: b._replace(mask=jnp.ones(39, bool)), {}, r"mask \(39,\)"),
     "scalar loss": (lambda b: b, {"loss": scalar_loss}, r"loss: returned shape \(\) for a batch of 40; it must return"),
+    "no loss": (lambda b: b, {"loss": lambda logits, batch: None}, "loss: returned NoneType for a batch of 40"),
     "integer images": (lambda b: b._replace(image=b.image.astype(jnp.int32)), {}, "image: dtype int32; it must be"),
     "one image": (lambda b: b._replace(image=b.image[0, :, 0, 0]), {}, "same first dimension"),
     "one-hot": (lambda b: b._replace(label=jax.nn.one_hot(b.label, 10)), {}, "takes integer labels of shape"),
