@@ -64,7 +64,9 @@ def from_linen(module: nn.Module) -> Model:
         return logits, dict(model_state)
 
     def tabulate(image: jax.Array) -> str:
-        return module.tabulate(jax.random.key(0), image, console_kwargs={"width": 120, "force_terminal": False})
+        options: dict[str, Any] = {"train": False} if with_train else {}
+        console: dict[str, Any] = {"width": 120, "force_terminal": False}
+        return module.tabulate(jax.random.key(0), image, console_kwargs=console, **options)
 
     return Model(init, apply, "mask" in accepted, tabulate)
 

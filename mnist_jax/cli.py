@@ -38,7 +38,7 @@ class TrainFlags(RunOptions):
 
     workdir: str = flag_field("", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME", group="run")
     config: str = flag_field("", "config.json of a run to repeat; other flags change it", group="run")
-    deterministic: bool = flag_field(False, "forbid a GPU kernels whose results vary; slower", group="run")
+    deterministic: bool = flag_field(False, "forbid GPU kernels whose results vary; slower", group="run")
 
 
 def add_dashes(message: str, names: Iterable[str]) -> str:
@@ -55,7 +55,7 @@ def add_dashes(message: str, names: Iterable[str]) -> str:
     '--workdir=x: already holds a result; use --overwrite'
     """
     any_name = "|".join(map(re.escape, names))
-    message = re.sub(rf"(?<![\w./=-])({any_name})(?==)", r"--\1", message)
+    message = re.sub(rf"(?<![\w./=:'-])({any_name})(?==)", r"--\1", message)
     message = re.sub(rf"^({any_name})(?=:)", r"--\1", message)
     return re.sub(rf"(--(?:{any_name}))=True\b", r"\1", message)
 

@@ -157,6 +157,8 @@ class Experiment:
 
         data = self.dataset
         train, validation = split_validation(len(data.train_labels), self.config.validation_fraction)
+        if not len(train):
+            raise ConfigError(f"validation_fraction={self.config.validation_fraction}: leaves no images to train on")
         splits = {
             "train": (data.train_images[train], data.train_labels[train]),
             "validation": (data.train_images[validation], data.train_labels[validation]),

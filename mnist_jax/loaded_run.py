@@ -122,6 +122,8 @@ def _check_record(record: Any, experiment: Experiment | None) -> tuple[Experimen
             "with experiment=MODULE"
         )
     config = config_from_dict(record["config"], base.config)
+    if experiment is not None and record.get("parts") and config.name != experiment.config.name:
+        raise DataError(f"is a run of {config.name!r:.60}, not of {experiment.config.name!r}, which has other parts")
     if experiment is not None and sorted(record.get("parts", ())) != experiment.with_config(config).own_parts:
         raise DataError(
             f"was made with parts of its own ({', '.join(record.get('parts', ()))[:80]}), unlike experiment"

@@ -31,7 +31,7 @@ def fingerprint(experiment: Experiment) -> dict[str, Record]:
     return {
         "config": {name: list(value) if isinstance(value, tuple) else value for name, value in fields},
         "dataset": {"dataset": experiment.dataset.sha256},
-        "parts": dict.fromkeys(experiment.own_parts, "its own"),
+        "parts": dict.fromkeys(experiment.own_parts, f"of {experiment.config.name}"),
         "versions": versions(),
     }
 

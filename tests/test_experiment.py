@@ -214,9 +214,9 @@ def test_a_dataset_an_augmentation_and_an_optimizer_of_ones_own(lab):
 
 
 def test_the_readmes_experiment_of_ones_own(lab):
-    words = ("--dataset=mnist5k", "--epochs=1", "--quiet", "--workdir=runs/readme")
+    words = ("--dataset=mnist5k", "--epochs=1", "--quiet", "--summary", "--workdir=runs/readme")
     done = python(lab, "-m", "my_lab.readme", *words)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "Total Parameters" in done.stdout, done.stderr
     done = python(lab, "-m", "mnist_jax", "evaluate", "--experiment=my_lab.readme", "--workdir=runs/readme")
     assert done.returncode == 0 and "top_3_accuracy 0." in done.stdout, done.stderr
     done = python(lab, "-m", "mnist_jax", "evaluate", "--workdir=runs/readme")
@@ -245,7 +245,10 @@ def test_a_dataset_of_floats_and_soft_labels(tmp_path, small):
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02) and (tmp_path / "a" / "confusion.png").exists()
     with pytest.raises(DataError, match=r"parts or fields of its own \(dataset\)"):
         mj.load_run(tmp_path / "a")
-    assert mj.load_run(tmp_path / "a", mj.Experiment(dataset=lambda: data)).logits(images["test"]).shape == (130, 10)
+    assert mj.load_run(tmp_path / "a", mj.Experiment("floats", dataset=lambda: data)).logits(images["test"]).shape == (
+        130,
+        10,
+    )
 
 
 def test_hooks_see_each_epoch(tmp_path, folder):
@@ -340,6 +343,8 @@ def test_a_state_with_keys_of_its_own_is_checkpointed_while_training_goes_on(tmp
     experiment = mj.Experiment(optimizer=optimizer, dataset=f"idx:{folder}", hidden_sizes=(8,), batch_size=90, epochs=1)
     result = mj.run(experiment, tmp_path, quiet=True, checkpoint_every=1)
     assert result.record["parts"] == ["optimizer"]
+    with pytest.raises(DataError, match="is a run of 'custom', not of 'other'"):
+        mj.load_run(tmp_path, mj.Experiment("other", optimizer=optimizer))
     with pytest.raises(DataError, match="was made with parts of its own"):
         mj.load_run(tmp_path, mj.Experiment())
 

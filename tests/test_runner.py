@@ -93,6 +93,7 @@ def test_a_result_is_overwritten_only_on_request(tmp_path, experiment):
     [
         ({"hidden_sizes": (10**9,)}, ConfigError, r"an epoch needs \d+\.\d GiB of memory, \d+\.\d are free"),
         ({"batch_size": 631}, ArgumentError, "batch_size=631: .* the number of images, 630"),
+        ({"validation_fraction": 0.9999}, ConfigError, "validation_fraction=0.9999: leaves no images to train on"),
         ({"optimizer": "adm"}, ConfigError, "did you mean 'adam'"),
         ({"model": "perceptorn"}, ConfigError, "did you mean 'perceptron'"),
         ({"loss": "mse"}, ConfigError, "no such loss"),
