@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.checkpoint import Checkpoints
-from mnist_jax.config import config_from_dict
+from mnist_jax.config import Config, config_from_dict
 from mnist_jax.devices import choose_device, oom_as_config_error
 from mnist_jax.errors import ConfigError, InterruptedRunError
 from mnist_jax.experiment import Experiment
@@ -84,6 +84,7 @@ def run(
     experiment.check()  # before the data are loaded, or downloaded
     record = _describe(experiment, device)
     clock["load"] = time.perf_counter()
+    expected = fingerprint(experiment)
     with contextlib.ExitStack() as stack:
         stack.enter_context(oom_as_config_error(config.batch_size))
         stack.enter_context(jax.default_device(device))
@@ -93,10 +94,10 @@ def run(
         stack.enter_context(acquire_workdir(workdir, options.overwrite, options.resume))
         if options.summary and (tabulate := programs.components.model.tabulate):
             print(tabulate(jnp.zeros((1, *experiment.image_shape), jnp.float32)))
-        restored = _restore_seeds(experiment, workdir, programs, options)
+        restored = _restore_seeds(config, workdir, programs, options, expected)
         clock["compile"] = time.perf_counter()
         try:
-            seed_runs = _train_seeds(experiment, workdir, programs, restored, options, hooks)
+            seed_runs = _train_seeds(config, workdir, programs, restored, options, expected, hooks)
         except InterruptedRunError as error:
             error.args = (f"{error}; to resume, run the same again with workdir={workdir}",)
             raise
@@ -140,9 +141,8 @@ def _describe(experiment: Experiment, device: jax.Device) -> Record:
 
 
 def _restore_seeds(
-    experiment: Experiment, workdir: pathlib.Path, programs: Programs, options: RunOptions
+    config: Config, workdir: pathlib.Path, programs: Programs, options: RunOptions, expected: dict[str, Record]
 ) -> dict[int, tuple[TrainState, Record] | None]:
-    config, expected = experiment.config, fingerprint(experiment)
     seeds = range(config.seed, config.seed + config.num_seeds)
     check_seeds(workdir, seeds)
     restored = {seed: restore_latest(workdir, seed, programs, expected) for seed in seeds}
@@ -153,14 +153,14 @@ def _restore_seeds(
 
 
 def _train_seeds(
-    experiment: Experiment,
+    config: Config,
     workdir: pathlib.Path,
     programs: Programs,
     restored: dict[int, tuple[TrainState, Record] | None],
     options: RunOptions,
+    expected: dict[str, Record],
     hooks: Sequence[Hook],
 ) -> list[SeedRun]:
-    config, expected = experiment.config, fingerprint(experiment)
     seed_runs: list[SeedRun] = []
     previous_records: list[Record] = []
     with defer_signals() as stop_signal:

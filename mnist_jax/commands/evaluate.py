@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mnist_jax import cli
+from mnist_jax.commands._run import RunFlags
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.fields import flag_field, flags_of
@@ -23,16 +24,12 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     """The flags of the command."""
 
-    workdir: str = flag_field("", "folder of the run")
-    experiment: str = flag_field("", "module that defines EXPERIMENT, where the run has parts of its own")
-    run_seed: int | None = flag_field(None, "which of the run's seeds; left out: its first")
     dataset: str = flag_field("", "data set to score; left out: the run's own")
     data_dir: str = flag_field("", flags_of(Config)["data_dir"].help)
     split: str = flag_field("test", "train, validation or test, as the run split them", choices=SPLITS)
-    platform: str = flag_field("", "cpu, gpu or tpu; left out: the best that JAX finds")
 
 
 def main(flags: Flags, positional: list[str]) -> None:
@@ -47,18 +44,14 @@ def main(flags: Flags, positional: list[str]) -> None:
       DataError: a damaged run or data set, or one that does not fit the other.
     """
     cli.reject_positionals(positional)
-    if not flags.workdir:
-        raise ConfigError("workdir=: name the folder of a run")
+    flags.check_workdir()
     import jax
 
-    from mnist_jax import devices, plots
+    from mnist_jax import plots
     from mnist_jax.evaluation import evaluate
-    from mnist_jax.loaded_run import load_run
     from mnist_jax.metrics import compute
 
-    devices.enable_compilation_cache()
-    devices.choose_device(flags.platform)
-    run = load_run(flags.workdir, cli.load_experiment(flags.experiment), flags.run_seed)
+    run = flags.load()
     dataset, images, labels = _load_split(flags, run)
     eval_step = run.components.eval_step
     score = jax.jit(lambda state, images, labels: evaluate(eval_step, state, images, labels))

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from mnist_jax import cli
+from mnist_jax.commands._run import RunFlags
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.fields import flag_field
 
@@ -18,15 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags:
+class Flags(RunFlags):
     """The flags of the command."""
 
-    workdir: str = flag_field("", "folder of the run")
-    experiment: str = flag_field("", "module that defines EXPERIMENT, where the run has parts of its own")
-    run_seed: int | None = flag_field(None, "which of the run's seeds; left out: its first")
     json: bool = flag_field(False, "print a JSON object per line, for programs")
     show: bool = flag_field(False, "draw what the network saw into predictions.png, and on a screen if there is one")
-    platform: str = flag_field("", "cpu, gpu or tpu; left out: the best that JAX finds")
 
 
 def main(flags: Flags, positional: list[str]) -> None:
@@ -40,18 +37,14 @@ def main(flags: Flags, positional: list[str]) -> None:
       ConfigError: no workdir or no file.
       DataError: a damaged run.
     """
-    if not flags.workdir:
-        raise ConfigError("workdir=: name the folder of a run")
+    flags.check_workdir()
     if not positional:
         raise ConfigError("no FILE: name PNG, JPEG or IDX files after the flags")
     import numpy as np
 
-    from mnist_jax import devices, images, plots
-    from mnist_jax.loaded_run import load_run
+    from mnist_jax import images, plots
 
-    devices.enable_compilation_cache()
-    devices.choose_device(flags.platform)
-    run = load_run(flags.workdir, cli.load_experiment(flags.experiment), flags.run_seed)
+    run = flags.load()
     pictures, failed = [], False
     for path in positional:
         try:

@@ -1,0 +1,47 @@
+"""What the commands on a finished run share: the flags that name it, and how it is read."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from mnist_jax import cli
+from mnist_jax.errors import ConfigError
+from mnist_jax.fields import flag_field
+
+if TYPE_CHECKING:  # imported where it is used: --help needs no JAX
+    from mnist_jax.loaded_run import LoadedRun
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFlags:
+    """The flags that name a run, one of its seeds, and where to compute."""
+
+    workdir: str = flag_field("", "folder of the run")
+    experiment: str = flag_field("", "module that defines EXPERIMENT, where the run has parts of its own")
+    run_seed: int | None = flag_field(None, "which of the run's seeds; left out: its first")
+    platform: str = flag_field("", "cpu, gpu or tpu; left out: the best that JAX finds")
+
+    def check_workdir(self) -> None:
+        """Refuses flags that name no run.
+
+        Raises:
+          ConfigError: no workdir.
+        """
+        if not self.workdir:
+            raise ConfigError("workdir=: name the folder of a run")
+
+    def load(self) -> "LoadedRun":
+        """Reads the run.
+
+        Returns:
+          The run.
+
+        Raises:
+          ConfigError: no such platform, experiment or seed.
+          DataError: a damaged run.
+        """
+        from mnist_jax import devices
+        from mnist_jax.loaded_run import load_run
+
+        devices.enable_compilation_cache()
+        devices.choose_device(self.platform)
+        return load_run(self.workdir, cli.load_experiment(self.experiment), self.run_seed)
