@@ -1,35 +1,29 @@
 """The command line: flags made from dataclasses, errors of one line, exit statuses."""
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import logging
 import os
-import re
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from absl import flags
 from absl import logging as absl_logging
+from absl.flags import FlagValues
 
 from mnist_jax.config import Config, config_from_dict
+from mnist_jax.console import tolerant_output
 from mnist_jax.errors import ConfigError, InterruptedRunError, MnistJaxError, summarize_exception
 from mnist_jax.experiment import Experiment
-from mnist_jax.fields import Flag, Value, flag_field, flags_of, validate_fields
-from mnist_jax.files import read_json
+from mnist_jax.fields import Value, flag_field, validate_fields
+from mnist_jax.files import expand_user, make_new_folder, read_json, remove_if_empty
+from mnist_jax.flags import add_dashes, define_flags, explicit_values, format_help, parse_flags
 from mnist_jax.options import RunOptions
-from mnist_jax.process import Interrupted, raise_signals
+from mnist_jax.process import exit_on_signals
 
 T = TypeVar("T")
-_DEFINE: dict[type, Callable[..., Any]] = {
-    bool: flags.DEFINE_boolean,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,102 +35,31 @@ class TrainFlags(RunOptions):
     deterministic: bool = flag_field(False, "forbid GPU kernels whose results vary; slower", group="run")
 
 
-def add_dashes(message: str, names: Iterable[str]) -> str:
-    """Writes the arguments in a message of the library as the flags that they were given by.
-
-    Args:
-      message: such as "workdir=x: already holds a result; use overwrite=True".
-      names: of the flags that there are.
-
-    Returns:
-      The message for the command line.
-
-    >>> add_dashes("workdir=x: already holds a result; use overwrite=True", ["workdir", "overwrite"])
-    '--workdir=x: already holds a result; use --overwrite'
-    """
-    any_name = "|".join(map(re.escape, names))
-    message = re.sub(rf"(?<![\w./=:'-])({any_name})(?==)", r"--\1", message)
-    message = re.sub(rf"^({any_name})(?=:)", r"--\1", message)
-    return re.sub(rf"(--(?:{any_name}))=True\b", r"\1", message)
-
-
-def _define(holders: Sequence[Any], hidden_groups: Iterable[str]) -> tuple[flags.FlagValues, dict[str, list[Flag]]]:
-    values = flags.FlagValues()
-    by_group: dict[str, list[Flag]] = {}
-    for holder in holders:
-        for flag in flags_of(type(holder)).values():
-            if flag.group in hidden_groups:
-                continue
-            by_group.setdefault(flag.group, []).append(flag)
-            default = getattr(holder, flag.name)
-            if flag.is_tuple:
-                flags.DEFINE_list(flag.name, [*map(str, default)], flag.help, flag_values=values)
-            else:
-                _DEFINE[flag.item_type](flag.name, default, flag.help, flag_values=values)
-    flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
-    return values, by_group
-
-
-def _help(doc: str, values: flags.FlagValues, by_group: dict[str, list[Flag]]) -> str:
-    lines = [doc.strip()]
-    for group, members in by_group.items():
-        lines += ["", f"Flags: {group}" if len(by_group) > 1 else "Flags:"]
-        for flag in members:
-            default = str(values[flag.name].default_as_str or "").strip("'")
-            lines.append(f"  --{flag.name}: {flag.help}" + (f" (default: {default})" if default else ""))
-    return "\n".join(lines)
-
-
-def _explicit_values(values: flags.FlagValues, holder: Any) -> dict[str, Any]:
-    """The values of the flags that the user gave."""
-    explicit = {}
-    for flag in flags_of(type(holder)).values():
-        if flag.name in values and values[flag.name].present:
-            value = getattr(values, flag.name)
-            if flag.is_tuple:
-                is_int = flag.item_type is int
-                items = [item for item in value if item]
-                value = tuple(int(item) if is_int and re.fullmatch(r"-?\d+", item) else item for item in items)
-            explicit[flag.name] = value
-    return explicit
-
-
-def _parse(values: flags.FlagValues) -> list[str]:
-    try:
-        return values(sys.argv)[1:]
-    except flags.Error as error:
-        raise ConfigError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
-
-
 def _run(
     doc: str,
     holders: Sequence[Any],
-    function: Callable[[flags.FlagValues, list[str]], None],
+    function: Callable[[FlagValues, list[str]], None],
     hidden_groups: Iterable[str] = (),
 ) -> None:
     """Parses the flags, calls the function, and turns errors into a line and an exit status."""
+    exit_on_signals()
     absl_logging.set_verbosity(absl_logging.FATAL)  # libraries log what we report in one line
-    values, by_group = _define(holders, hidden_groups)
-    try:
-        positional = _parse(values)
-        if values.help:
-            print(_help(doc, values, by_group))
-            return
-        raise_signals()
-        function(values, positional)
-    except InterruptedRunError as error:
-        print(add_dashes(str(error), values), file=sys.stderr)
-        sys.exit(error.exit_status)
-    except MnistJaxError as error:
-        print(f"error: {add_dashes(str(error), values)}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        print(f"error: {error.filename or 'a file'}: {error.strerror or summarize_exception(error)}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt as error:
-        number = signal.Signals(error.args[0] if isinstance(error, Interrupted) else signal.SIGINT)
-        print(f"stopped by {number.name}; to resume, give the same command again", file=sys.stderr)
-        sys.exit(128 + number)
+    values, by_group = define_flags(holders, hidden_groups)
+    with tolerant_output():
+        try:
+            positional = parse_flags(values)
+            if values.help:
+                print(format_help(doc, values, by_group))
+            else:
+                function(values, positional)
+        except MnistJaxError as error:
+            prefix = "" if isinstance(error, InterruptedRunError) else "error: "
+            print(f"{prefix}{add_dashes(str(error), values)}", file=sys.stderr)
+            sys.exit(error.exit_status)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else summarize_exception(error)
+            print(f"error: {what}", file=sys.stderr)
+            sys.exit(1)
 
 
 def run_cli(doc: str, defaults: T, function: Callable[[T, list[str]], None]) -> None:
@@ -148,8 +71,8 @@ def run_cli(doc: str, defaults: T, function: Callable[[T, list[str]], None]) -> 
       function: (the dataclass with the values given, positional arguments) -> None.
     """
 
-    def call(values: flags.FlagValues, positional: list[str]) -> None:
-        given = dataclasses.replace(defaults, **_explicit_values(values, defaults))  # type: ignore[type-var]
+    def call(values: FlagValues, positional: list[str]) -> None:
+        given = dataclasses.replace(defaults, **explicit_values(values, defaults))  # type: ignore[type-var]
         validate_fields(given)
         function(given, positional)
 
@@ -247,12 +170,12 @@ def main(experiment: Experiment, doc: str | None) -> None:
       doc: its module docstring, shown by --help.
     """
 
-    def train(values: flags.FlagValues, positional: list[str]) -> None:
+    def train(values: FlagValues, positional: list[str]) -> None:
         reject_positionals(positional)
-        chosen: dict[str, Value] = {"plots": sys.stderr.isatty(), **_explicit_values(values, TrainFlags())}
+        chosen: dict[str, Value] = {"plots": sys.stderr.isatty(), **explicit_values(values, TrainFlags())}
         given = TrainFlags(**chosen)
         config = _read_config(given.config, experiment.config) if given.config else experiment.config
-        changed = experiment.with_config(dataclasses.replace(config, **_explicit_values(values, config)))
+        changed = experiment.with_config(dataclasses.replace(config, **explicit_values(values, config)))
         if given.deterministic:
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
         _log_to_stderr(logging.WARNING if given.quiet else logging.INFO, values)
@@ -262,9 +185,14 @@ def main(experiment: Experiment, doc: str | None) -> None:
 
         enable_compilation_cache()
         config = changed.config
-        source = config.dataset.partition(":")[0]
-        workdir = given.workdir or f"runs/{config.name}-{source}-{time.strftime('%Y%m%d-%H%M%S')}"
-        result = run(changed, workdir, given)
+        stem = f"{config.name}-{config.dataset.partition(':')[0]}"
+        workdir = expand_user(given.workdir) if given.workdir else make_new_folder(stem)
+        cleanup = functools.partial(remove_if_empty, workdir) if not given.workdir else lambda: None
+        exit_on_signals(f"; to resume, give the same command with --workdir={workdir}", cleanup)
+        try:
+            result = run(changed, workdir, given)
+        finally:
+            cleanup()
         print(f"Results: {workdir}")
         print(_headline(result.summary["test"]))
 

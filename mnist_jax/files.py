@@ -1,9 +1,12 @@
 """Text and JSON files: written completely or not at all, read with a size limit."""
 
+import contextlib
+import itertools
 import json
 import math
 import os
 import pathlib
+import time
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Any  # what json.loads returns
@@ -20,6 +23,34 @@ def expand_user(path: str | os.PathLike[str]) -> pathlib.Path:
       The path.
     """
     return pathlib.Path(os.path.expanduser(path))
+
+
+def make_new_folder(stem: str) -> pathlib.Path:
+    """Makes a folder under runs/ in the current folder, one that was not there.
+
+    Args:
+      stem: what its name begins with.
+
+    Returns:
+      runs/STEM-DATE-TIME, followed by -2, -3, ... where that is taken.
+    """
+    name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        path = pathlib.Path("runs", name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("itertools.count ended")
+
+
+def remove_if_empty(folder: pathlib.Path) -> None:
+    """Removes a folder that nothing was written to.
+
+    Args:
+      folder: the folder; it may be missing.
+    """
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def temp_path(path: pathlib.Path) -> pathlib.Path:

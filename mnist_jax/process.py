@@ -1,4 +1,9 @@
-"""Signals: an interrupted run saves its state before the process ends."""
+"""Signals: nothing is ever raised out of running code. A thread sees each signal at once, and decides.
+
+An exception that a signal handler raises may surface anywhere: inside a library that is loading, or in a destructor
+that swallows it; and Python's handlers run between two bytecodes, which may be seconds apart. So the handlers here do
+nothing, and a thread reads the numbers that the interpreter's C code writes into a socket (signal.set_wakeup_fd).
+"""
 
 import contextlib
 import os
@@ -7,34 +12,55 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM where nothing needs saving; the signal's number is its argument."""
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-def raise_signals() -> None:
-    """Makes SIGINT and SIGTERM raise Interrupted in the main thread, from now on."""
-
-    def stop(number: int, _frame: object) -> None:
-        raise Interrupted(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+def _listen(listener: socket.socket, on_signal: Callable[[int], None]) -> None:
+    with listener:
+        while received := listener.recv(1):
+            if received[0] in NUMBERS:
+                on_signal(received[0])
 
 
-def _exit_on_second_signal(listener: socket.socket) -> None:
-    numbers = bytearray()
-    while len(numbers) < 2:
-        received = listener.recv(1)
-        if not received:
-            return
-        numbers += bytes(number for number in received if number in (signal.SIGINT, signal.SIGTERM))
-    os._exit(128 + numbers[1])
+def _call_on_signals(on_signal: Callable[[int], None]) -> tuple[socket.socket, threading.Thread]:
+    """Calls a function, in a thread that ends when the returned socket is closed, with each SIGINT and SIGTERM."""
+    listener, speaker = socket.socketpair()
+    speaker.setblocking(False)
+    thread = threading.Thread(target=_listen, args=(listener, on_signal), daemon=True)
+    thread.start()
+
+    def ignore(*_: object) -> socket.socket:
+        return speaker  # which stays open as long as this is the handler
+
+    signal.set_wakeup_fd(speaker.fileno(), warn_on_full_buffer=False)
+    for number in NUMBERS:
+        signal.signal(number, ignore)
+    return speaker, thread
+
+
+def exit_on_signals(advice: str = "", cleanup: Callable[[], None] = lambda: None) -> None:
+    """From now on, SIGINT and SIGTERM end the process at once: a line on stderr, and 128 plus the signal's number.
+
+    Args:
+      advice: the end of the line, such as "; to resume, give the same command again".
+      cleanup: called first, in another thread than the main one.
+    """
+
+    def leave(number: int) -> None:
+        try:
+            cleanup()
+            os.write(2, f"stopped by {signal.Signals(number).name}{advice}\n".encode(errors="backslashreplace"))
+        finally:  # the line may be lost, the signal may not
+            os._exit(128 + number)
+
+    _call_on_signals(leave)
 
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[Callable[[], int]]:
-    """Keeps the first SIGTERM or SIGINT for the caller to ask about; a second one ends the process at once.
+    """Keeps the first SIGINT or SIGTERM for the caller to ask about; a second one ends the process at once.
+
+    One that nobody asked about has its usual effect when the block ends.
 
     Yields:
       A function that returns the signal's number, or 0. Outside of the main thread it always returns 0.
@@ -43,22 +69,28 @@ def defer_signals() -> Iterator[Callable[[], int]]:
         yield lambda: 0
         return
     received: list[int] = []
-    previous = {
-        number: signal.signal(number, lambda number, _: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    # Python runs signal handlers between two bytecodes, which may be a second apart: a thread sees each signal at once.
-    listener, speaker = socket.socketpair()
-    speaker.setblocking(False)
-    descriptor = signal.set_wakeup_fd(speaker.fileno(), warn_on_full_buffer=False)
-    watch = threading.Thread(target=_exit_on_second_signal, args=(listener,), daemon=True)
-    watch.start()
+    asked: list[int] = []
+
+    def keep(number: int) -> None:
+        received.append(number)
+        if len(received) > 1:
+            os._exit(128 + number)
+
+    def stop_signal() -> int:
+        asked[:] = received[:1]
+        return asked[0] if asked else 0
+
+    handlers = {number: signal.getsignal(number) for number in NUMBERS}
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor)
+    speaker, thread = _call_on_signals(keep)
     try:
-        yield lambda: received[0] if received else 0
+        yield stop_signal
     finally:
         signal.set_wakeup_fd(descriptor)
-        speaker.close()
-        watch.join()
-        listener.close()
-        for number, handler in previous.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+        speaker.close()
+        thread.join()  # after it has read what came before
+        if received and not asked:
+            os.kill(os.getpid(), received[0])

@@ -9,9 +9,9 @@ import pytest
 
 LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
-    {"errors", "files"},
-    {"types", "fields", "idx", "batches", "process", "layers", "matmul", "workdir"},
-    {"config", "kernels", "options", "datasets", "checkpoint", "adapters"},
+    {"errors", "files", "console", "process"},
+    {"types", "fields", "idx", "batches", "layers", "matmul", "workdir"},
+    {"config", "flags", "kernels", "options", "datasets", "checkpoint", "adapters"},
     {"models", "losses", "metrics", "optimizers", "augment", "images", "devices", "plots", "report"},
     {"gradients", "lecture"},
     {"train", "evaluation", "parts"},
