@@ -6,7 +6,9 @@ import pathlib
 import runpy
 import sys
 
+from mnist_jax.console import tolerant_output
 from mnist_jax.errors import suggest_name
+from mnist_jax.process import exit_on_signals
 
 
 def _modules() -> dict[str, tuple[str, pathlib.Path]]:
@@ -25,20 +27,28 @@ def _summary(path: pathlib.Path) -> str:
         return f"can't be read: {error}"
 
 
-def main() -> None:
-    """Runs what the first argument names."""
-    modules = _modules()
+def _find(modules: dict[str, tuple[str, pathlib.Path]]) -> str | None:
+    """The module that the first argument names, which is removed; None where the user asks what there is."""
     if len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h", "help"):
         print("usage: python -m mnist_jax NAME [--FLAG=VALUE ...]; NAME --help lists its flags\n")
         for name, (_, path) in modules.items():
             print(f"  {name:11} {_summary(path)}")
-        return
+        return None
     name = sys.argv.pop(1)
     if name not in modules:
         print(f"error: there is no command or recipe {name!r}; {suggest_name(name, modules)}", file=sys.stderr)
         sys.exit(2)
-    sys.path.insert(0, os.getcwd())  # where recipes are
-    runpy.run_module(modules[name][0], run_name="__main__", alter_sys=True)
+    return modules[name][0]
+
+
+def main() -> None:
+    """Runs what the first argument names."""
+    exit_on_signals()
+    with tolerant_output():
+        module = _find(_modules())
+    if module:
+        sys.path.insert(0, os.getcwd())  # where recipes are
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ digests nor the one rename, and deletes by age alone, where the best on validati
 """
 
 import concurrent.futures
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +98,20 @@ def _sync(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _utf8_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The path for orbax, whose C++ code takes only UTF-8: other folders by their descriptors, where there is /proc."""
+    try:
+        str(path).encode()
+        yield path
+    except UnicodeEncodeError:
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            yield pathlib.Path(f"/proc/self/fd/{descriptor}", path.name)
+        finally:
+            os.close(descriptor)
+
+
 def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | None = None) -> None:
     """Writes a state; the folder appears completely or not at all.
 
@@ -120,8 +136,8 @@ def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | N
         for attempt in range(2):
             tmp = path.with_name(f"{tmp_name}.{attempt}")
             try:
-                with ocp.StandardCheckpointer() as checkpointer:
-                    checkpointer.save(tmp, arrays, force=True)
+                with _utf8_path(tmp) as target, ocp.StandardCheckpointer() as checkpointer:
+                    checkpointer.save(target, arrays, force=True)
                 break
             except TimeoutError:  # orbax waits by the wall clock, which may have been set
                 if attempt:
@@ -199,14 +215,14 @@ def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
     try:
         if manifest["keys"] != (impls := _key_impls(target)):
             raise ValueError(f"its PRNG keys are {manifest['keys']}, expected {impls}")
-        with ocp.StandardCheckpointer() as checkpointer:
-            saved_shapes = dict(checkpointer.metadata(path).item_metadata.tree)
+        with _utf8_path(path) as source, ocp.StandardCheckpointer() as checkpointer:
+            saved_shapes = dict(checkpointer.metadata(source).item_metadata.tree)
             if saved_shapes.keys() != arrays.keys():
                 different = sorted(name[5:] for name in saved_shapes.keys() ^ arrays.keys())
                 raise ValueError(f"its arrays have other names, such as {different[0]}")
             for name, saved_shape in saved_shapes.items():  # before memory is allocated
                 _check_shape_dtype(name, saved_shape, arrays[name])
-            saved = checkpointer.restore(path, arrays)
+            saved = checkpointer.restore(source, arrays)
     except Exception as error:  # orbax raises many kinds, over many lines
         raise DataError(f"{path}: not a checkpoint of this network ({summarize_exception(error)})") from None
     leaves = [

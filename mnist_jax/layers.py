@@ -1,10 +1,11 @@
-"""ACTIVATIONS and INITIALIZERS by their Keras names."""
+"""ACTIVATIONS and INITIALIZERS by their Keras names, and the layers that models share."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 # https://keras.io/api/layers/activations/
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -55,3 +56,29 @@ INITIALIZERS: dict[str, jax.nn.initializers.Initializer] = {
     "variance_scaling": _INIT.variance_scaling(1.0, "fan_in", "truncated_normal"),
     "zeros": _INIT.zeros,
 }
+
+
+class BatchNorm(nn.Module):
+    """Batch norm whose running averages are right from the first step on, as Adam's are (bias correction).
+
+    A plain running average starts at mean 0 and variance 1. These weigh 0.9^steps, which after some dozens of steps may
+    still be more than the variances that a network really has: evaluated, it then gives wrong answers that it did not
+    give in training. Here the momentum grows from 0 to its value such that the start never counts; after 150 steps
+    nothing differs any more.
+
+    Attributes:
+      momentum: of the running averages.
+
+    Source: S. Ioffe and C. Szegedy, Batch normalization, 2015; D. Kingma and J. Ba, Adam, 2014, section 3.
+    """
+
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None = None) -> jax.Array:
+        steps = self.variable("batch_stats", "steps", jnp.zeros, (), jnp.float32)
+        weight = self.momentum ** (steps.value + 1)
+        momentum = (self.momentum - weight) / (1 - weight)
+        if train and not self.is_initializing():
+            steps.value += 1
+        return nn.BatchNorm(use_running_average=not train, momentum=momentum)(x, mask=mask)

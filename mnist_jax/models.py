@@ -17,7 +17,7 @@ from mnist_jax.config import Config
 from mnist_jax.errors import ArgumentError, ConfigError, get_entry
 from mnist_jax.fields import is_on
 from mnist_jax.kernels import conv2d, dropout, max_pool
-from mnist_jax.layers import ACTIVATIONS, INITIALIZERS
+from mnist_jax.layers import ACTIVATIONS, INITIALIZERS, BatchNorm
 from mnist_jax.matmul import dot_general, no_dtype_promotion
 
 MakeModel: TypeAlias = Callable[[Config, int], AnyModel]
@@ -48,7 +48,7 @@ class BaseClassifier(nn.Module):
         """Normalizes, then activates."""
         if self.norm == "batch":
             mask = None if mask is None else mask.reshape(-1, *[1] * (x.ndim - 1))
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x, mask=mask)
+            x = BatchNorm()(x, train, mask)
         elif self.norm == "layer":
             x = nn.LayerNorm()(x)
         return self.activation(x)
