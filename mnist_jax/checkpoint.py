@@ -22,6 +22,7 @@ import numpy as np
 from mnist_jax.errors import DataError, summarize_exception
 from mnist_jax.files import read_json
 from mnist_jax.types import PyTree, Record, TrainState
+from mnist_jax.workdir import is_disk_full
 
 MANIFEST = "manifest.json"
 FORMAT = 3  # of the manifest and of the array's names; others are not read
@@ -151,7 +152,8 @@ def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | N
         for leftover in path.parent.glob(f"{tmp_name}.*"):
             _remove(leftover)
         reason = getattr(error, "strerror", None) or summarize_exception(error).rpartition(": ")[2]
-        raise DataError(f"{path}: can't be written ({reason}); make room, and start the same run again") from None
+        advice = "make room, and start" if is_disk_full(error) else "start"
+        raise DataError(f"{path}: can't be written ({reason}); {advice} the same run again") from None
 
 
 def _read_manifest(path: pathlib.Path) -> Record:

@@ -30,9 +30,8 @@ T = TypeVar("T")
 class TrainFlags(RunOptions):
     """Flags of every training experiment that are not of its configuration."""
 
-    workdir: str = flag_field("", "folder for the results; empty: runs/EXPERIMENT-DATASET-TIME", group="run")
+    workdir: str = flag_field("", "folder of the run; empty: a new one, runs/EXPERIMENT-DATASET-TIME", group="output")
     config: str = flag_field("", "config.json of a run to repeat; other flags change it", group="run")
-    deterministic: bool = flag_field(False, "forbid GPU kernels whose results vary; slower", group="run")
 
 
 def _run(
@@ -135,6 +134,8 @@ def _read_config(path: str, base: Config) -> Config:
         stored = read_json(path)
         if not isinstance(stored, dict):
             raise ConfigError("must hold one JSON object, as a run's config.json does")
+        if (name := stored.get("name", base.name)) != base.name:
+            raise ConfigError(f"is of the experiment {name!r:.60}, not of {base.name!r}; give it to that one")
         return config_from_dict(stored, base)
     except OSError as error:
         raise ConfigError(f"config={path}: can't be read: {error.strerror}") from None
@@ -176,11 +177,11 @@ def main(experiment: Experiment, doc: str | None) -> None:
         given = TrainFlags(**chosen)
         config = _read_config(given.config, experiment.config) if given.config else experiment.config
         changed = experiment.with_config(dataclasses.replace(config, **explicit_values(values, config)))
-        if given.deterministic:
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
         _log_to_stderr(logging.WARNING if given.quiet else logging.INFO, values)
+        logging.getLogger("mnist_jax").info("starting JAX")  # which may take some seconds
 
         from mnist_jax.devices import enable_compilation_cache
+        from mnist_jax.report import format_headline, format_seconds
         from mnist_jax.runner import run
 
         enable_compilation_cache()
@@ -194,15 +195,7 @@ def main(experiment: Experiment, doc: str | None) -> None:
         finally:
             cleanup()
         print(f"Results: {workdir}")
-        print(_headline(result.summary["test"]))
+        print(format_seconds(result.record["seconds"]))
+        print(format_headline(result.record))
 
     _run(doc or "", (experiment.config, TrainFlags()), train, experiment.owned_groups)
-
-
-def _headline(summary: dict[str, dict[str, Any]]) -> str:
-    name = "accuracy" if "accuracy" in summary else "loss"
-    score = summary[name]
-    scale, what, unit = (100, "Baseline Error", "%") if name == "accuracy" else (1, "Test loss", "")
-    mean = 1 - score["mean"] if name == "accuracy" else score["mean"]
-    spread = f" (standard deviation {scale * score['std']:.2f}, n={score['n']})" if score["n"] > 1 else ""
-    return f"{what}: {scale * mean:.2f}{unit}{spread}"

@@ -9,6 +9,8 @@ from mnist_jax.errors import ConfigError, suggest_name
 from mnist_jax.fields import MAX_INT, Flag, Value, flag_field, flags_of, is_on, is_traced, validate_fields
 from mnist_jax.files import Json
 
+_NOT_CONVOLUTIONAL = ("softmax", "perceptron", "rnn", "vit")
+
 # From names of traced fields to values: a pytree, so that vmap can map over it.
 Hyperparams: TypeAlias = dict[str, Value]
 
@@ -35,11 +37,11 @@ class Config:
     validation_fraction: float = flag_field(0.1, "fraction of the training images held out for validation", minimum=0, exclusive_maximum=1)
 
     model: str = flag_field("perceptron", "name in mnist_jax.models.MODELS", group="model")
-    hidden_sizes: tuple[int, ...] = flag_field((784,), "units of each hidden layer; empty for none", group="model", minimum=1)
-    filters: tuple[int, ...] = flag_field((32,), "filters of each stage (cnn, deep_cnn)", group="model", minimum=1, exclusive_maximum=2**16)
-    kernel_size: int = flag_field(5, "side of the first stage's kernels, in pixels (cnn, deep_cnn)", group="model", minimum=1, exclusive_maximum=29)
-    cell: str = flag_field("lstm", "recurrent cell (rnn): lstm or gru", group="model", choices=("lstm", "gru"))
-    tokens: str = flag_field("patches", "what is embedded (vit): patches, or pixel intensity of the halved image", group="model", choices=("patches", "intensity"))
+    hidden_sizes: tuple[int, ...] = flag_field((784,), "units of each hidden layer; empty for none", group="model", unused_by=("softmax",), minimum=1)
+    filters: tuple[int, ...] = flag_field((32,), "filters of each stage (cnn, deep_cnn)", group="model", unused_by=_NOT_CONVOLUTIONAL, minimum=1, exclusive_maximum=2**16)
+    kernel_size: int = flag_field(5, "side of the first stage's kernels, in pixels (cnn, deep_cnn)", group="model", unused_by=_NOT_CONVOLUTIONAL, minimum=1, exclusive_maximum=29)
+    cell: str = flag_field("lstm", "recurrent cell (rnn): lstm or gru", group="model", unused_by=("softmax", "perceptron", "cnn", "deep_cnn", "vit"), choices=("lstm", "gru"))
+    tokens: str = flag_field("patches", "what is embedded (vit): patches, or pixel intensity of the halved image", group="model", unused_by=("softmax", "perceptron", "cnn", "deep_cnn", "rnn"), choices=("patches", "intensity"))
     activation: str = flag_field("relu", "name in mnist_jax.layers.ACTIVATIONS, as in Keras", group="model")
     kernel_init: str = flag_field("glorot_uniform", "name in mnist_jax.layers.INITIALIZERS, as in Keras", group="model")
     norm: str = flag_field("none", "normalization before each activation: none, batch or layer", group="model", choices=("none", "batch", "layer"))

@@ -17,6 +17,24 @@ from mnist_jax.types import Dataset
 
 DEFAULT_DATA_DIR = "~/.cache/mnist_jax"
 DIGITS = tuple("0123456789")
+CLASS_NAMES = {
+    "mnist": DIGITS,
+    # https://github.com/zalandoresearch/fashion-mnist#labels
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    # http://codh.rois.ac.jp/kmnist: hiragana, here in Latin letters
+    "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+}
 _DOWNLOADABLE = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
@@ -157,7 +175,7 @@ def _load_download(name: str, data_dir: str) -> Dataset:
             f"{name}: can't be downloaded ({type(error).__name__}); without a network, place "
             f"{', '.join(IDX_FILES.values())}, each with .gz, in {own} and use data_dir={root}, or try dataset=mnist5k"
         ) from None
-    return _read_idx_dataset(paths, name, DIGITS if name == "mnist" else None)
+    return _read_idx_dataset(paths, name, CLASS_NAMES[name])
 
 
 def _load_tfds(name: str, data_dir: str) -> Dataset:
@@ -218,4 +236,6 @@ def load_dataset(name: str, data_dir: str = "") -> Dataset:
     prefix, colon, rest = name.partition(":")
     if colon and not rest:
         raise ConfigError(f"dataset={name}: a name must follow the colon; {suggest_name(name, DATASETS)}")
+    if name not in DATASETS and expand_user(name).is_dir():
+        raise ConfigError(f"dataset={name}: is a folder; did you mean idx:{name}, for the four IDX files in it?")
     return get_entry(DATASETS, "dataset", prefix + colon)(name, data_dir)

@@ -1,7 +1,6 @@
 """The device that a process computes on: which one, how much memory it has, and the programs compiled for it."""
 
 import contextlib
-import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import jax
 
 from mnist_jax.datasets import DEFAULT_DATA_DIR
 from mnist_jax.errors import ConfigError
-from mnist_jax.files import expand_user
+from mnist_jax.files import check_writable, expand_user, has_home
 
 _config: Any = jax.config  # whose options have no types in some versions
 _ADVICE = "choose a smaller batch or network, or compute fewer images at a time with microbatch_size"
@@ -44,15 +43,15 @@ def choose_device(platform: str) -> jax.Device:
 def enable_compilation_cache() -> None:
     """Makes JAX keep compiled programs in the user's cache, for the whole process; JAX's own variables take precedence.
 
+    Where there is no home directory, or it can't be written, nothing is kept.
+
     Source: https://docs.jax.dev/en/latest/persistent_compilation_cache.html
     """
-    folder = expand_user(DEFAULT_DATA_DIR) / "compiled"
-    if _config.jax_compilation_cache_dir is None:
-        try:
+    if _config.jax_compilation_cache_dir is None and has_home():
+        folder = expand_user(DEFAULT_DATA_DIR) / "compiled"
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            return
-        if os.access(folder, os.W_OK):
+            check_writable(folder)
             _config.update("jax_compilation_cache_dir", str(folder))
     _config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     warnings.filterwarnings("ignore", message=".*persistent compilation cache")  # an unreadable one is written again

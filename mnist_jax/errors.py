@@ -1,6 +1,7 @@
 """What can go wrong: each error is one line that names the argument or file, what is wrong, and how to fix it."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -56,7 +57,7 @@ def summarize_exception(error: BaseException) -> str:
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Suggests the closest known name, then lists all of them.
+    """Suggests the closest known name, whatever its case, dashes and underscores; then lists all of them.
 
     Args:
       name: the name that was not found.
@@ -65,12 +66,13 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
     Returns:
       A phrase to end an error message with.
 
-    >>> suggest_name("adm", ["sgd", "adam"])
-    "did you mean 'adam'? Known: adam, sgd"
+    >>> suggest_name("adm", ["sgd", "adam"]), suggest_name("Fashion-MNIST", ["fashion_mnist"])
+    ("did you mean 'adam'? Known: adam, sgd", "did you mean 'fashion_mnist'? Known: fashion_mnist")
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean {close[0]!r}? " if close else "") + "Known: " + ", ".join(known)
+    by_plain_name = {re.sub("[-_ ]", "", one.lower()): one for one in known}
+    close = difflib.get_close_matches(re.sub("[-_ ]", "", name.lower()), by_plain_name, n=1, cutoff=0.5)
+    return (f"did you mean {by_plain_name[close[0]]!r}? " if close else "") + "Known: " + ", ".join(known)
 
 
 def get_entry(table: Mapping[str, T], what: str, name: str) -> T:

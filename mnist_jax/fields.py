@@ -24,19 +24,21 @@ def flag_field(
     choices: tuple[str, ...] | None = None,
     traced: bool = False,
     decides_bits: bool = True,
+    unused_by: tuple[str, ...] = (),
 ) -> Value:
     """Makes a dataclass field that is also a command-line flag.
 
     Args:
       default: its default; str, int, float, bool, or a tuple of int or str.
       help: its text in --help.
-      group: its heading in --help: data, model, augmentation, loss, metrics, optimizer or training. An experiment that
-        brings its own part refuses the flags of that part's group.
+      group: its heading in --help: data, model, augmentation, loss, metrics, optimizer, training, run, output, or one
+        of your own. An experiment that brings its own part refuses the flags of that part's group.
       minimum: the smallest number allowed, of each item where it is a tuple.
       exclusive_maximum: a bound that numbers must stay below.
       choices: the strings allowed.
       traced: whether a float can vary inside a compiled program; 0 must then turn off what it controls.
       decides_bits: whether another value gives another result; if not, an unfinished run resumes in spite of it.
+      unused_by: names of models that do not read it, and whose --help leaves it out.
 
     Returns:
       A dataclass field.
@@ -56,6 +58,7 @@ class Flag(NamedTuple):
     choices: tuple[str, ...] | None
     traced: bool
     decides_bits: bool
+    unused_by: tuple[str, ...]
 
     @property
     def item_type(self) -> Value:
@@ -156,9 +159,12 @@ def validate_field(flag: Flag, value: Value) -> Value:
     converted = [_convert_item(flag, item) for item in items]
     if None in converted or (flag.is_tuple and items is not value):
         kind = str(getattr(flag.item_type, "__name__", flag.item_type))
-        kind = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false"}.get(
-            kind, kind
-        )
+        kind = {
+            "int": "a whole number, such as 10",
+            "float": "a number, such as 0.1",
+            "str": "a string",
+            "bool": "true or false",
+        }.get(kind, kind)
         shown = _format(tuple(value)) if items is value else f"{value!r:.60}"
         raise ConfigError(f"{flag.name}={shown}: {'each item of a list ' if flag.is_tuple else ''}must be {kind}")
     value = tuple(converted) if flag.is_tuple else converted[0]

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pathlib
+import re
+import tempfile
 import time
 from typing import Any, TypeAlias
 
@@ -14,7 +16,7 @@ MAX_TEXT_BYTES = 1 << 24
 
 
 def expand_user(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Replaces a leading ~ by the home directory; unlike pathlib, leaves an unknown user's as it is.
+    """Replaces a leading ~ by the home directory; unlike pathlib, leaves one that is unknown as it is.
 
     Args:
       path: as the user wrote it.
@@ -22,18 +24,46 @@ def expand_user(path: str | os.PathLike[str]) -> pathlib.Path:
     Returns:
       The path.
     """
+    path = os.fspath(path)
+    if path.partition("/")[0] == "~" and not os.environ.get("HOME", "unset"):  # expanduser would take / for the home
+        with contextlib.suppress(ImportError, KeyError):
+            import pwd
+
+            return pathlib.Path(pwd.getpwuid(os.getuid()).pw_dir + path[1:])
+        return pathlib.Path(path)
     return pathlib.Path(os.path.expanduser(path))
+
+
+def has_home() -> bool:
+    """Says whether there is a home directory to keep files in, which the root of all folders is not."""
+    home = expand_user("~")
+    return home.is_absolute() and home != home.parent and os.path.isdir(home)
+
+
+def check_writable(folder: pathlib.Path) -> None:
+    """Finds out whether a folder can be written, or made, without leaving anything behind.
+
+    Args:
+      folder: the folder; it and its parents may be missing.
+
+    Raises:
+      OSError: it can't.
+    """
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    with tempfile.TemporaryDirectory(prefix=".", dir=existing) as beside:
+        pathlib.Path(beside, folder.relative_to(existing)).mkdir(parents=True, exist_ok=True)
 
 
 def make_new_folder(stem: str) -> pathlib.Path:
     """Makes a folder under runs/ in the current folder, one that was not there.
 
     Args:
-      stem: what its name begins with.
+      stem: what its name begins with; characters that do not belong into a name become _.
 
     Returns:
       runs/STEM-DATE-TIME, followed by -2, -3, ... where that is taken.
     """
+    stem = re.sub(r"[^\w.-]+", "_", stem, flags=re.ASCII)[:150]
     name = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
         path = pathlib.Path("runs", name if number == 1 else f"{name}-{number}")
@@ -83,7 +113,7 @@ def write_json(path: pathlib.Path, *values: Json) -> None:
     """
     indent = None if path.suffix == ".jsonl" else 2
     tmp = temp_path(path)
-    with tmp.open("w") as file:
+    with tmp.open("w", encoding="utf-8") as file:
         file.write("".join(json.dumps(_nan_to_null(value), indent=indent) + "\n" for value in values))
         file.flush()
         os.fsync(file.fileno())
@@ -97,7 +127,7 @@ def append_json(path: pathlib.Path, value: Json) -> None:
       path: the file.
       value: what to write.
     """
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_nan_to_null(value)) + "\n")
 
 

@@ -79,14 +79,14 @@ def save_checkpoints(checkpoints: Checkpoints, fingerprint: Record, checkpoint_e
 
 
 def save_final_state(workdir: pathlib.Path, run: SeedRun, fingerprint: Record) -> None:
-    """Saves the state at the end of training, and reports dropped updates.
+    """Saves the state at the end of training, in the place of an earlier one, and reports dropped updates.
 
     Args:
       workdir: the run's folder.
-      run: of one seed, trained.
+      run: of one seed, trained; afterwards it is marked as final.
       fingerprint: what a resumed run must agree on.
     """
     if dropped := sum(record["train"].get("skipped", 0) for record in run.records):
         logger.warning("seed %d: %d of %d updates were dropped (on_nan=skip)", run.seed, dropped, run.step)
-    if not run.is_final:
-        save_state(final_state_folder(workdir, run.seed), run.state, _metadata(run, fingerprint))
+    save_state(final_state_folder(workdir, run.seed), run.state, _metadata(run, fingerprint))
+    run.is_final = True

@@ -137,10 +137,14 @@ def read_pictures(path: str | os.PathLike[str], shape: tuple[int, int]) -> list[
     Raises:
       DataError: missing, empty, not an image, too large, animated or blank.
     """
+    if not os.fspath(path):
+        raise DataError("the name of a file is empty")
     path = pathlib.Path(path)
     try:
         with path.open("rb") as file:
             magic = file.read(8)
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder; name the files in it, as in {path}/*.png") from None
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from None
     if not magic:

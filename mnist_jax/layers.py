@@ -81,4 +81,4 @@ class BatchNorm(nn.Module):
         momentum = (self.momentum - weight) / (1 - weight)
         if train and not self.is_initializing():
             steps.value += 1
-        return nn.BatchNorm(use_running_average=not train, momentum=momentum)(x, mask=mask)
+        return nn.BatchNorm(use_running_average=not train, momentum=momentum)(x, mask=mask)  # type: ignore[arg-type]

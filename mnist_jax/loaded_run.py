@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,8 @@ class LoadedRun(NamedTuple):
     record: Record  # of result.json
     components: Components
     state: TrainState
+    workdir: pathlib.Path
+    seed: int
 
     @property
     def config(self) -> Config:
@@ -71,12 +74,14 @@ class LoadedRun(NamedTuple):
         """Reads digits.
 
         Args:
-          *pictures: PNG, JPEG or IDX files, [N, H, W] uint8 arrays of prepared images, or what read_pictures returns.
+          *pictures: PNG, JPEG or IDX files, what read_pictures returns, or [N, H, W] arrays of prepared images in the
+            data set's dtype. For a data set of floats, files are scaled to [0, 1].
 
         Returns:
           A prediction for each image.
 
         Raises:
+          ArgumentError: an array of another shape or dtype.
           DataError: a file that is no picture, or a run whose images are not gray.
         """
         images: list[Picture] = []
@@ -84,12 +89,13 @@ class LoadedRun(NamedTuple):
             if isinstance(picture, Picture):
                 images.append(picture)
             elif isinstance(picture, np.ndarray):
+                self._check_array(picture)
                 images += [Picture(f"[{i}]", image, ()) for i, image in enumerate(picture)]
             else:
                 images += read_pictures(picture, self.picture_shape)
         if not images:
             return []
-        logits = self.logits(np.stack([image.image for image in images])[..., None])
+        logits = self.logits(np.stack([self._to_stored(image.image) for image in images])[..., None])
         predictions = []
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise DataError(
@@ -109,6 +115,23 @@ class LoadedRun(NamedTuple):
                 )
             )
         return predictions
+
+    @property
+    def image_dtype(self) -> str:
+        """Dtype of the data set's images: uint8 or float32."""
+        return self.record["dataset"]["image_dtype"]
+
+    def _check_array(self, array: np.ndarray) -> None:
+        shape, is_float = self.picture_shape, np.issubdtype(array.dtype, np.floating)
+        if array.ndim != 3 or array.shape[1:] != shape or ("float32" if is_float else array.dtype) != self.image_dtype:
+            raise ArgumentError(
+                f"pictures: an array must be [N, {shape[0]}, {shape[1]}] {self.image_dtype}, as the run's data set "
+                f"stores images; got {array.dtype} of shape {array.shape}"
+            )
+
+    def _to_stored(self, image: np.ndarray) -> np.ndarray:
+        is_scaled = image.dtype == np.uint8 and self.image_dtype != "uint8"
+        return image.astype(np.float32) / 255 if is_scaled else image.astype(self.image_dtype, copy=False)
 
 
 def _check_record(record: Any, experiment: Experiment | None) -> tuple[Experiment, dict[int, int]]:
@@ -135,6 +158,8 @@ def _check_record(record: Any, experiment: Experiment | None) -> tuple[Experimen
         raise ValueError("seeds, steps or image_shape")
     if not names or not all(isinstance(name, str) and name.isprintable() for name in names):
         raise ValueError("class_names")
+    if not all(isinstance(record["dataset"].get(key, ""), str) for key in ("name", "sha256", "from_workdir")):
+        raise ValueError("dataset")
     if record["dataset"].setdefault("image_dtype", "uint8") not in ("uint8", "float32"):
         raise ValueError("image_dtype")
     return base.with_config(config), seeds
@@ -175,4 +200,5 @@ def load_run(
     except (ArgumentError, ConfigError) as error:
         raise DataError(f"{path}: not a result of this version ({error})") from None
     shapes = jax.eval_shape(components.init, jax.random.key(seed))
-    return LoadedRun(experiment, record, components, restore_state(final_state_folder(path.parent, seed), shapes))
+    state = restore_state(final_state_folder(path.parent, seed), shapes)
+    return LoadedRun(experiment, record, components, state, path.parent, seed)

@@ -28,7 +28,7 @@ class SeedRun:
     step: int  # state.step, on the host
     per_step: Metrics  # of the current epoch, [S] arrays, zero at steps that are still to come
     records: list[Record]  # one for each epoch
-    is_final: bool  # whether it was restored from the end of training
+    is_final: bool  # whether the state is saved as that at the end of training
     seconds: float = 0.0  # of training in the current epoch
     images: int = 0  # trained on in the current epoch
     epoch_seconds: list[float] = dataclasses.field(default_factory=list)
@@ -98,6 +98,7 @@ def should_stop(config: Config, records: Sequence[Record]) -> bool:
       Whether to stop.
     """
     losses = [record["validation"]["loss"] for record in records if "validation" in record]
+    losses = [loss if np.isfinite(loss) else np.inf for loss in losses]
     waited = len(losses) - 1 - losses.index(min(losses)) if losses else 0
     return len(records) >= config.epochs or bool(config.patience and waited >= config.patience)
 

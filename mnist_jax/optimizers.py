@@ -27,9 +27,10 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "sgd": optax.sgd,
 }
 
-# name -> steps -> multiplier of the learning rate at each of that many steps
-SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
-    "constant": lambda steps: optax.constant_schedule(1.0),
+# name -> steps -> multiplier of the learning rate at each of that many steps; one that is the same for any number of
+# steps takes no argument.
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "constant": lambda: optax.constant_schedule(1.0),
     "cosine": lambda steps: optax.cosine_decay_schedule(1.0, steps),
     "exponential": lambda steps: optax.exponential_decay(1.0, steps, decay_rate=0.01),
     "linear": lambda steps: optax.linear_schedule(1.0, 0.0, steps),
@@ -40,6 +41,21 @@ SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
 
 def _is_scheduled(config: Config) -> bool:
     return config.schedule != "constant" or bool(config.warmup_epochs)
+
+
+def uses_total_steps(config: Config) -> bool:
+    """Says whether the learning rate at a step depends on how many steps the whole run has.
+
+    Args:
+      config: its `schedule` is a name in SCHEDULES.
+
+    Raises:
+      ConfigError: no such schedule.
+
+    >>> uses_total_steps(Config()), uses_total_steps(Config(schedule="cosine"))
+    (False, True)
+    """
+    return bool(inspect.signature(get_entry(SCHEDULES, "schedule", config.schedule)).parameters)
 
 
 def make_schedule(config: Config, steps: int | None) -> optax.Schedule:
@@ -61,15 +77,16 @@ def make_schedule(config: Config, steps: int | None) -> optax.Schedule:
     >>> [float(schedule(step)) for step in (0, 50, 100)]
     [0.5, 0.25, 0.0]
     """
-    make_multiplier = get_entry(SCHEDULES, "schedule", config.schedule)
+    is_of_steps = uses_total_steps(config)
     if config.warmup_epochs and config.warmup_epochs >= config.epochs:
         raise ConfigError(f"warmup_epochs={config.warmup_epochs}: must be below epochs={config.epochs}")
     if steps is None:
-        if _is_scheduled(config):
+        if is_of_steps or config.warmup_epochs:
             raise ConfigError(f"schedule={config.schedule}: needs the number of steps of the whole run; pass steps")
         steps = 0
-    warmup_steps = round(steps * config.warmup_epochs / max(config.epochs, 1))
-    multiplier = make_multiplier(max(steps - warmup_steps, 1))
+    warmup_steps = round(steps / max(config.epochs, 1) * config.warmup_epochs)  # the same for any number of epochs
+    make_multiplier = SCHEDULES[config.schedule]
+    multiplier = make_multiplier(max(steps - warmup_steps, 1)) if is_of_steps else make_multiplier()
     if warmup_steps:
         multiplier = optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), multiplier], [warmup_steps])
     return lambda step: config.learning_rate * multiplier(step)

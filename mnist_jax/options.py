@@ -8,13 +8,14 @@ from mnist_jax.fields import flag_field, validate_fields
 # fmt: off
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How a run is carried out: what changes none of its numbers."""
+    """How a run is carried out: what changes none of its numbers, but for `deterministic` on a GPU."""
 
-    overwrite: bool = flag_field(False, "replace a result that workdir already holds", group="run")
-    quiet: bool = flag_field(False, "report no progress", group="run")
-    plots: bool = flag_field(False, "draw learning curves, confusion matrix, mistakes and filters; from the command line on a terminal too", group="run")
-    summary: bool = flag_field(False, "print the layers, their shapes and parameter counts first", group="run")
+    overwrite: bool = flag_field(False, "replace a result that workdir already holds, instead of extending it", group="output")
+    quiet: bool = flag_field(False, "report no progress", group="output")
+    plots: bool = flag_field(False, "draw learning curves, confusion matrix, mistakes and filters; from the command line on a terminal too", group="output")
+    summary: bool = flag_field(False, "print the layers, their shapes and parameter counts first", group="output")
     platform: str = flag_field("", "cpu, gpu or tpu; empty: the best that JAX finds", group="run")
+    deterministic: bool = flag_field(False, "forbid GPU kernels whose results vary; slower", group="run")
     resume: str = flag_field("auto", "an unfinished run: auto resumes it, required needs one, never starts from scratch", group="run", choices=("auto", "required", "never"))
     checkpoint_every: int = flag_field(0, "steps between checkpoints; 0: at the end of each epoch", group="run", minimum=0)
     max_to_keep: int = flag_field(2, "newest checkpoints of a seed to keep, beside the best on validation", group="run", minimum=1)

@@ -61,21 +61,23 @@ def _draw_image(axes: Axes, image: np.ndarray, title: str = "", **imshow_kwargs:
     axes.set_axis_off()
 
 
-def image_grid(images: np.ndarray, titles: Sequence[str], columns: int) -> Figure:
+def image_grid(images: np.ndarray, titles: Sequence[str], columns: int, cmap: str = "gray_r") -> Figure:
     """Draws images in a grid.
 
     Args:
       images: [N, H, W, C] uint8 or float.
       titles: N titles.
       columns: images per row.
+      cmap: matplotlib's colors for gray images; gray draws light digits on dark, as the network sees them.
 
     Returns:
       A Figure.
     """
     rows = math.ceil(len(images) / columns)
-    figure = new_figure(1.3 * columns, 1.5 * rows)
+    lines = max((title.count("\n") + 1 for title in titles), default=1)
+    figure = new_figure(1.3 * columns, (1.3 + 0.2 * lines) * rows)
     for axes, image, title in zip(figure.subplots(rows, columns, squeeze=False).flat, images, titles, strict=False):
-        _draw_image(axes, image, title)
+        _draw_image(axes, image, title, cmap=cmap)
     for axes in figure.axes[len(images) :]:
         axes.set_axis_off()
     return figure
@@ -112,17 +114,18 @@ def _draw_curves(axes: Axes, records: Sequence[Record], split: str, metric: str,
             by_seed.setdefault(record["seed"], {})[record["epoch"]] = float("nan") if value is None else value
     for curve in by_seed.values() if len(by_seed) > 1 else ():
         axes.plot(list(curve), list(curve.values()), color=color, alpha=0.25, linewidth=0.8)
-    epochs = list(dict.fromkeys(epoch for curve in by_seed.values() for epoch in curve))
-    if epochs:
+    if epochs := list(dict.fromkeys(epoch for curve in by_seed.values() for epoch in curve)):
+        label = f"{split}, mean of {len(by_seed)} seeds (faint: each)" if len(by_seed) > 1 else split
         means = [float(np.mean([curve[epoch] for curve in by_seed.values() if epoch in curve])) for epoch in epochs]
-        axes.plot(epochs, means, color=color, marker=".", label=split)
+        axes.plot(epochs, means, color=color, marker=".", label=label)
 
 
-def learning_curves(records: Sequence[Record]) -> Figure:
+def learning_curves(records: Sequence[Record], name: str = "") -> Figure:
     """Draws each metric of training and validation over the epochs: the mean over seeds, and each seed faintly.
 
     Args:
       records: lines of metrics.jsonl.
+      name: of what was trained, for the title.
 
     Returns:
       A Figure with one panel per metric, two in a row.
@@ -131,15 +134,17 @@ def learning_curves(records: Sequence[Record]) -> Figure:
     found = dict.fromkeys(name for record in records for split in splits for name in record.get(split, ()))
     metrics = [name for name in found if name not in ("count", "skipped")] or ["loss"]
     rows = math.ceil(len(metrics) / 2)
-    figure = new_figure(9, 3.6 * rows)
+    figure = new_figure(9, 3.6 * rows + 0.6)
+    figure.suptitle(f"Learning curves{name and ': '}{name}")
     for number, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(rows, 2, number)
         for split, color in splits.items():
             _draw_curves(axes, records, split, metric, color)
-        axes.set(xlabel="epoch", ylabel=metric)
+        axes.set(xlabel="epoch", ylabel="loss, in nats" if metric == "loss" else metric.replace("_", " "))
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+    if handles := figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -161,7 +166,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
     axes.set_yticks(ticks, class_names)
-    axes.set(xlabel="predicted", ylabel="label")
+    axes.set(xlabel="predicted class", ylabel="true class (label)")
+    axes.set_title(f"{wrong.sum()} of {matrix.sum()} images misclassified (red)")
     for row, column in np.ndindex(matrix.shape):
         if matrix[row, column]:
             weight = "bold" if row == column else "normal"
@@ -188,6 +194,7 @@ def mistakes(
     probabilities = exp / exp.sum(axis=-1, keepdims=True)
     predictions = probabilities.argmax(axis=-1)
     wrong = np.flatnonzero(predictions != labels)
+    num_wrong = len(wrong)
     wrong = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")][:count]
     if not len(wrong):
         figure = new_figure(4, 1)
@@ -197,7 +204,12 @@ def mistakes(
         f"{class_names[predictions[i]]} ({100 * probabilities[i, predictions[i]]:.0f}%)\nlabel {class_names[labels[i]]}"
         for i in wrong
     ]
-    return image_grid(images[wrong], titles, columns=min(8, len(wrong)))
+    figure = image_grid(images[wrong], titles, columns=max(4, min(8, len(wrong))))
+    of_all = f"{len(wrong)} of {num_wrong}" if len(wrong) < num_wrong else str(num_wrong)
+    figure.suptitle(
+        f"{of_all} mistakes in {len(labels)} images, the most wrong first:\npredicted class (its probability), label"
+    )
+    return figure
 
 
 def first_layer(params: PyTree, image_shape: tuple[int, ...]) -> np.ndarray | None:
@@ -228,31 +240,39 @@ def first_layer(params: PyTree, image_shape: tuple[int, ...]) -> np.ndarray | No
     return np.moveaxis(kernel.reshape(height, width, -1), -1, 0)
 
 
-def filters(weights: np.ndarray, count: int = 64) -> Figure:
-    """Draws the weights of units as images, positive ones in red and negative ones in blue.
+def filters(weights: np.ndarray, titles: Sequence[str] = (), count: int = 64) -> Figure:
+    """Draws the weights of units as images, positive ones in red and negative ones in blue, all on one scale.
 
     Args:
       weights: [units, h, w] float32, as from first_layer.
+      titles: one over each unit, such as the class that it stands for; empty for none.
       count: how many units to draw at most.
 
     Returns:
       A Figure.
     """
-    weights = weights[:count]
-    columns = min(8, len(weights))
-    rows = math.ceil(len(weights) / columns)
-    figure = new_figure(columns, rows)
+    drawn = weights[:count]
+    columns = min(5 if titles else 8, len(drawn))
+    rows = math.ceil(len(drawn) / columns)
+    figure = new_figure(max(columns, 4) + 1, rows * (1.2 if titles else 1) + 0.6)
+    figure.suptitle(f"Weights of {len(drawn)} of the first layer's {len(weights)} units")
     grid = figure.subplots(rows, columns, squeeze=False)
+    largest = np.percentile(np.abs(drawn), 99.5) or 1
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, weight in zip(grid.flat, weights, strict=False):
-        largest = np.abs(weight).max() or 1
-        _draw_image(axes, weight[..., None], cmap="RdBu_r", vmin=-largest, vmax=largest)
+    for axes, weight, title in zip(grid.flat, drawn, titles or [""] * count, strict=False):
+        _draw_image(axes, weight[..., None], title, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    figure.colorbar(grid[0, 0].images[0], ax=grid, extend="both", label="weight of a pixel")
     return figure
 
 
 def save_run_plots(
-    workdir: pathlib.Path, records: Sequence[Record], dataset: Dataset, logits: np.ndarray, params: PyTree
+    workdir: pathlib.Path,
+    records: Sequence[Record],
+    dataset: Dataset,
+    logits: np.ndarray,
+    params: PyTree,
+    name: str = "",
 ) -> None:
     """Writes the plots of a run: learning_curves.png and, for a classifier, confusion.png, mistakes.png, filters.png.
 
@@ -262,8 +282,9 @@ def save_run_plots(
       dataset: its test images and labels belong to `logits`.
       logits: [M, classes] float32; other shapes are no classification.
       params: the network's parameters; filters.png is drawn where first_layer finds pixels.
+      name: of what was trained, for a title.
     """
-    save(learning_curves(records), workdir / "learning_curves.png")
+    save(learning_curves(records, name), workdir / "learning_curves.png")
     names, labels = dataset.class_names, dataset.test_labels
     if logits.ndim != 2 or logits.shape[-1] != len(names):
         return
@@ -275,4 +296,5 @@ def save_run_plots(
     save(mistakes(dataset.test_images, labels, logits, names), workdir / "mistakes.png")
     weights = first_layer(params, dataset.test_images.shape[1:])
     if weights is not None:
-        save(filters(weights), workdir / "filters.png")
+        is_only_layer = len(weights) == len(names) and "Dense_1" not in params and "Conv_0" not in params
+        save(filters(weights, names if is_only_layer else ()), workdir / "filters.png")

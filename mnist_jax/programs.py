@@ -20,6 +20,7 @@ from mnist_jax.types import Metrics, Scores, TrainState
 class Programs:
     """What a run calls; each is compiled once, whatever the number of seeds and epochs."""
 
+    experiment: Experiment
     components: Components
     init: Callable[[jax.Array], TrainState]  # key -> state at step 0
     train: Callable[[TrainState, int, int], tuple[TrainState, Metrics]]  # (state, start_step, end_step), of one epoch
@@ -43,12 +44,13 @@ def _check_outputs(experiment: Experiment, components: Components, state_shapes:
         raise ArgumentError(f"model: has {logits.shape[-1]} outputs, but the labels go up to {labels.max()}")
 
 
-def compile_programs(experiment: Experiment, device: jax.Device) -> Programs:
+def compile_programs(experiment: Experiment, device: jax.Device, deterministic: bool = False) -> Programs:
     """Compiles the programs of an experiment, and checks that an epoch fits into memory.
 
     Args:
       experiment: what to compile.
       device: where to.
+      deterministic: whether to forbid a GPU's kernels whose results vary.
 
     Returns:
       The programs.
@@ -65,18 +67,20 @@ def compile_programs(experiment: Experiment, device: jax.Device) -> Programs:
     )
     # Bounds that the compiler does not know, so that one program trains any part of an epoch.
     lowered = epoch.lower(state_shapes, *splits["train"], np.int32(0), np.int32(0))
-    compiled_epoch = lowered.compile()
+    options: dict[str, str | bool] | None = {"xla_gpu_deterministic_ops": True} if deterministic else None
+    compiled_epoch = lowered.compile(options)
     check_memory(compiled_epoch, device, config.batch_size)
     evaluation = jax.jit(functools.partial(evaluate, components.eval_step))
-    evaluations = {name: evaluation.lower(state_shapes, *arrays).compile() for name, arrays in splits.items()}
-    predict = jax.jit(components.predict)
+    evaluations = {name: evaluation.lower(state_shapes, *arrays).compile(options) for name, arrays in splits.items()}
+    predict = jax.jit(components.predict, compiler_options=options)
 
     def train(state: TrainState, start_step: int, end_step: int) -> tuple[TrainState, Metrics]:
         return compiled_epoch(state, *splits["train"], np.int32(start_step), np.int32(end_step))
 
     return Programs(
+        experiment=experiment,
         components=components,
-        init=jax.jit(components.init),
+        init=jax.jit(components.init, compiler_options=options),
         train=train,
         score=lambda split, state: compute(jax.device_get(evaluations[split](state, *splits[split]))),
         predict=lambda split, state: np.asarray(predict(state, splits[split][0])),

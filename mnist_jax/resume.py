@@ -2,46 +2,82 @@
 
 import logging
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.checkpoint import Checkpoints, read_metadata, restore_state
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.experiment import Experiment
+from mnist_jax.fields import flags_of
+from mnist_jax.optimizers import uses_total_steps
 from mnist_jax.programs import Programs
 from mnist_jax.report import versions
 from mnist_jax.types import Mean, Metrics, Record, TrainState
-from mnist_jax.workdir import checkpoint_folder, final_state_folder
+from mnist_jax.workdir import checkpoint_folder, final_state_folder, start_over_advice
 
 logger = logging.getLogger("mnist_jax")
 
 
-def fingerprint(experiment: Experiment) -> dict[str, Record]:
+def _why_epochs_matter(experiment: Experiment) -> str:
+    """What makes another number of epochs change the numbers of those before; empty where nothing does."""
+    if "optimizer" not in experiment.own_parts and uses_total_steps(experiment.config):
+        return f"the {experiment.config.schedule} schedule depends on it"
+    return "the experiment's own parts may depend on it" if experiment.make_parts else ""
+
+
+def fingerprint(experiment: Experiment, deterministic: bool = False) -> dict[str, Record]:
     """Collects everything that decides the bits of a seed's run.
 
     Args:
       experiment: of the run.
+      deterministic: whether kernels whose results vary were forbidden on a device that has some.
 
     Returns:
       Of JSON's types: config, the dataset's digest, parts of the experiment's own, and versions.
     """
-    fields = experiment.config.deciding_bits().items()
+    fields = experiment.config.deciding_bits()
+    if not _why_epochs_matter(experiment):
+        del fields["epochs"]
+    if deterministic:
+        fields["deterministic"] = True
     return {
-        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in fields},
+        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()},
         "dataset": {"dataset": experiment.dataset.sha256},
         "parts": dict.fromkeys(experiment.own_parts, f"of {experiment.config.name}"),
         "versions": versions(),
     }
 
 
-def _format_diff(old: Record, new: Record) -> list[str]:
+def _differences(old: Record, new: Record, ignored: Collection[str] = ()) -> dict[str, str]:
     def show(value: Any) -> str:
         return (value if isinstance(value, str) and value.isprintable() else repr(value))[:80]
 
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return [f"{show(name)}: was {show(old.get(name))}, is {show(new.get(name))}" for name in names]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name not in ignored]
+    # What only one of them has (epochs, where the schedule depends on it) follows from another difference, if any.
+    names = [name for name in names if name in old and name in new] or names
+    old, new = ({name: record.get(name, "not set") for name in names} for record in (old, new))
+    return {name: f"{show(name)}: was {show(old[name])}, is {show(new[name])}" for name in names}
+
+
+def _check_same_run(
+    workdir: pathlib.Path, path: pathlib.Path, metadata: Record, programs: Programs, expected: dict[str, Record]
+) -> None:
+    experiment = programs.experiment
+    undecisive = flags_of(type(experiment.config)).keys() - expected["config"].keys()
+    for section, ignored in (("config", undecisive), ("dataset", ()), ("parts", ())):
+        if differences := _differences(metadata[section], expected[section], ignored):
+            if "epochs" in differences:
+                differences["epochs"] += f", and {_why_epochs_matter(experiment)}"
+            more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+            what = "; ".join([*differences.values()][:3])
+            raise ConfigError(f"{what}{more}, in {path}; {start_over_advice(workdir)}")
+    if differences := _differences(metadata["versions"], expected["versions"]):
+        logger.warning(
+            "%s was written with other versions (%s): the last bits may differ", path, ", ".join(differences.values())
+        )
 
 
 def metrics_of(metadata: Record) -> Metrics:
@@ -62,9 +98,13 @@ def _is_valid_record(record: Record, epoch: int, steps_per_epoch: int) -> bool:
     return (
         (record["epoch"], record["step"], type(record["seed"])) == (epoch, epoch * steps_per_epoch, int)
         and "train" in record
-        and all(type(one["loss"]) is float for one in scores)
+        and all("loss" in one for one in scores)
         and all(type(number) is types.get(name, float) for one in scores for name, number in one.items())
     )
+
+
+def _holds_numbers(part: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    return part.dtype.kind in ("biuf" if jnp.issubdtype(dtype, jnp.floating) else "biu") or not part.size
 
 
 def _is_valid_metadata(metadata: Record, step: int, programs: Programs) -> bool:
@@ -79,32 +119,27 @@ def _is_valid_metadata(metadata: Record, step: int, programs: Programs) -> bool:
             and all(_is_valid_record(record, epoch, size) for epoch, record in enumerate(records, start=1))
             and per_step.keys() == shapes.keys()
             and all(part.shape == (step % size,) for part, _ in pairs)
-            and all(part.dtype.kind == shape.dtype.kind or not part.size for part, shape in pairs)
+            and all(_holds_numbers(part, shape.dtype) for part, shape in pairs)
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return False
 
 
-def _load_matching_checkpoint(
-    path: pathlib.Path, programs: Programs, expected: dict[str, Record]
-) -> tuple[TrainState, Record]:
-    """Reads a checkpoint; DataError where it is damaged, ConfigError where it is of another run."""
-    metadata = read_metadata(path)
-    if not all(isinstance(metadata.get(name), dict) for name in expected):
-        raise DataError(f"{path}: no checkpoint of a run")
-    for name in ("config", "dataset", "parts"):
-        if differences := _format_diff(metadata[name], expected[name]):
-            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-            raise ConfigError(
-                f"{differences[0]}{more}, in {path}; choose another workdir, or use resume=never to start from scratch"
-            )
-    if differences := _format_diff(metadata["versions"], expected["versions"]):
-        logger.warning(
-            "%s was written with other versions (%s): the last bits may differ", path, ", ".join(differences)
-        )
-    state = restore_state(path, programs.state_shapes)
-    if not _is_valid_metadata(metadata, int(state.step), programs):
-        raise DataError(f"{path}: no checkpoint of a run")
+def _load(
+    workdir: pathlib.Path, path: pathlib.Path, programs: Programs, expected: dict[str, Record]
+) -> tuple[TrainState, Record] | None:
+    """Reads a checkpoint; None with a warning where it is damaged, ConfigError where it is of another run."""
+    try:
+        metadata = read_metadata(path)
+        if not all(isinstance(metadata.get(name), dict) for name in expected):
+            raise DataError(f"{path}: no checkpoint of a run")
+        _check_same_run(workdir, path, metadata, programs, expected)
+        state = restore_state(path, programs.state_shapes)
+        if not _is_valid_metadata(metadata, int(state.step), programs):
+            raise DataError(f"{path}: no checkpoint of a run")
+    except DataError as error:
+        logger.warning("%s: skipped", str(error).partition(";")[0])
+        return None
     return state, metadata
 
 
@@ -116,25 +151,33 @@ def restore_latest(
     Args:
       workdir: the run's folder.
       seed: which seed.
-      programs: the shapes that a state must have.
+      programs: of the experiment; the shapes that a state must have.
       expected: what the checkpoint's fingerprint must be.
 
     Returns:
       The state and the checkpoint's metadata, with `is_final` for the end of training; None where there is none.
 
     Raises:
-      ConfigError: the checkpoint is of another configuration or data set.
+      ConfigError: the checkpoint is of another configuration or data set, or trained for more epochs.
     """
-    folder = Checkpoints(checkpoint_folder(workdir, seed), max_to_keep=1)
-    final = final_state_folder(workdir, seed)
-    for path in (final, *(folder.folder / str(step) for step in folder.steps())):
-        if path.exists():
-            try:
-                state, metadata = _load_matching_checkpoint(path, programs, expected)
-            except DataError as error:
-                logger.warning("%s: skipped", str(error).partition(";")[0])
-                continue
-            if path != final:
-                logger.info("seed %d: resuming from step %d", seed, int(jax.device_get(state.step)))
-            return state, metadata | {"is_final": path == final}
-    return None
+
+    def load(path: pathlib.Path) -> tuple[TrainState, Record] | None:
+        return _load(workdir, path, programs, expected)
+
+    epochs = programs.experiment.config.epochs
+    max_step = epochs * programs.steps_per_epoch
+    folder, final_folder = checkpoint_folder(workdir, seed), final_state_folder(workdir, seed)
+    final = load(final_folder) if final_folder.exists() else None
+    final_step = int(final[0].step) if final else -1
+    steps = Checkpoints(folder, max_to_keep=1).steps() if final_step < max_step else ()  # perhaps of a longer run
+    newest = next(filter(None, (load(folder / str(step)) for step in steps if step > final_step)), final)
+    if newest is None:
+        return None
+    state, metadata = newest
+    if state.step > max_step:
+        trained = -(-int(state.step) // programs.steps_per_epoch)
+        raise ConfigError(
+            f"epochs={epochs}: seed {seed} is already trained for {trained} in {workdir}; ask for at least as many, "
+            f"{start_over_advice(workdir)}"
+        )
+    return state, metadata | {"is_final": newest is final}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import time
@@ -18,7 +19,7 @@ from mnist_jax.errors import ConfigError, InterruptedRunError
 from mnist_jax.experiment import Experiment
 from mnist_jax.files import expand_user, write_json
 from mnist_jax.hooks import append_metrics, report_progress, save_checkpoints, save_final_state
-from mnist_jax.loop import Hook, SeedRun, start_seed, train_seed
+from mnist_jax.loop import Hook, SeedRun, should_stop, start_seed, train_seed
 from mnist_jax.options import RunOptions
 from mnist_jax.plots import save_run_plots
 from mnist_jax.process import defer_signals
@@ -31,11 +32,13 @@ from mnist_jax.workdir import (
     METRICS,
     RESULT,
     acquire_workdir,
-    check_no_result,
-    check_resumable,
-    check_seeds,
+    check_workdir,
     checkpoint_folder,
+    final_state_folder,
+    find_seeds,
 )
+
+logger = logging.getLogger("mnist_jax")
 
 
 class RunResult(NamedTuple):
@@ -55,6 +58,8 @@ def run(
     **fields: Any,
 ) -> RunResult:
     """Trains and scores a network for each seed, and writes the result; resumes what an earlier call did not finish.
+
+    More seeds extend a finished run, and so do more epochs, unless the schedule depends on their number.
 
     Writes into workdir: config.json, metrics.jsonl (a line per epoch), checkpoints/seed-N/STEP and state/seed-N (see
     mnist_jax.checkpoint), plots, and result.json last.
@@ -79,39 +84,37 @@ def run(
     options = dataclasses.replace(options or RunOptions(), **of_options)
     experiment = experiment.with_config(config_from_dict(fields, experiment.config))
     workdir, config = expand_user(workdir), experiment.config
-    check_no_result(workdir, options.overwrite)
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    check_workdir(workdir, seeds, config.epochs, options.overwrite, options.resume)
     device = choose_device(options.platform)
     experiment.check()  # before the data are loaded, or downloaded
-    record = _describe(experiment, device)
+    logger.info("loading %s", "the data set" if "dataset" in experiment.own_parts else config.dataset)
+    record = _describe(experiment, device, workdir, options.deterministic)
     clock["load"] = time.perf_counter()
-    expected = fingerprint(experiment)
     with contextlib.ExitStack() as stack:
         stack.enter_context(oom_as_config_error(config.batch_size))
         stack.enter_context(jax.default_device(device))
-        programs = compile_programs(experiment, device)
-        if options.resume == "required":
-            check_resumable(workdir)
-        stack.enter_context(acquire_workdir(workdir, options.overwrite, options.resume))
+        sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in experiment.splits.items())
+        logger.info("compiling %s for %s (%s images)", config.name, device.platform, sizes)
+        programs = compile_programs(experiment, device, options.deterministic)
         if options.summary and (tabulate := programs.components.model.tabulate):
             print(tabulate(jnp.zeros((1, *experiment.image_shape), jnp.float32)))
-        restored = _restore_seeds(config, workdir, programs, options, expected)
+        stack.enter_context(acquire_workdir(workdir, seeds, config.epochs, options.overwrite, options.resume))
+        expected = fingerprint(experiment, options.deterministic and device.platform == "gpu")
+        restored = _restore_seeds(workdir, seeds, programs, options, expected)
         clock["compile"] = time.perf_counter()
-        try:
-            seed_runs = _train_seeds(config, workdir, programs, restored, options, expected, hooks)
-        except InterruptedRunError as error:
-            error.args = (f"{error}; to resume, run the same again with workdir={workdir}",)
-            raise
-        record["runs"] = [{"seed": one.seed, "steps": one.step, **programs.score_all(one.state)} for one in seed_runs]
+        seed_runs = _train_seeds(workdir, seeds, programs, restored, options, expected, hooks)
         clock["train"] = time.perf_counter()
+        logger.info("scoring")
+        record["runs"] = [{"seed": one.seed, "steps": one.step, **programs.score_all(one.state)} for one in seed_runs]
         record["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(seed_runs[0].state.params))
         record["summary"] = summarize_runs(record["runs"])
-        record["seconds"] = _seconds(clock) | {"epochs": [s for one in seed_runs for s in one.epoch_seconds]}
+        clock["score"] = time.perf_counter()
         if options.plots:
-            state = seed_runs[0].state
-            records = [line for one in seed_runs for line in one.records]
-            logits = programs.predict("test", state)
-            save_run_plots(workdir, records, experiment.dataset, logits, jax.device_get(state.params))
-        write_json(workdir / RESULT, record)
+            _plot(workdir, programs, seed_runs)
+            clock["plots"] = time.perf_counter()
+        record["seconds"] = _seconds(clock) | {"epochs": [s for one in seed_runs for s in one.epoch_seconds]}
+        _write_result(workdir, seed_runs, expected, record)
     return RunResult(record["summary"], record, [one.state for one in seed_runs])
 
 
@@ -121,7 +124,7 @@ def _seconds(clock: dict[str, float]) -> Record:
     return {**phases, "total": times[-1] - times[0]}
 
 
-def _describe(experiment: Experiment, device: jax.Device) -> Record:
+def _describe(experiment: Experiment, device: jax.Device, workdir: pathlib.Path, deterministic: bool) -> Record:
     dataset = experiment.dataset
     return {
         "experiment": experiment.config.name,
@@ -133,53 +136,108 @@ def _describe(experiment: Experiment, device: jax.Device) -> Record:
             "class_names": dataset.class_names,
             "image_shape": experiment.image_shape,
             "image_dtype": str(dataset.train_images.dtype),
+            **_relative_folder(experiment.config, workdir),
         },
         "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
+        "deterministic": deterministic,
         "commit": git_commit(),  # at the start: the files may change during the run
     }
 
 
+def _relative_folder(config: Config, workdir: pathlib.Path) -> Record:
+    """Where a relative folder of data lies as seen from the workdir, so that it is found from other folders too."""
+    for path in (config.dataset.partition(":")[2], config.data_dir):
+        if path and not expand_user(path).is_absolute() and os.path.isdir(path):
+            return {"from_workdir": os.path.relpath(os.path.realpath(path), os.path.realpath(workdir))}
+    return {}
+
+
 def _restore_seeds(
-    config: Config, workdir: pathlib.Path, programs: Programs, options: RunOptions, expected: dict[str, Record]
-) -> dict[int, tuple[TrainState, Record] | None]:
-    seeds = range(config.seed, config.seed + config.num_seeds)
-    check_seeds(workdir, seeds)
-    restored = {seed: restore_latest(workdir, seed, programs, expected) for seed in seeds}
-    if options.resume == "required" and not any(restored.values()):
+    workdir: pathlib.Path, seeds: range, programs: Programs, options: RunOptions, expected: dict[str, Record]
+) -> dict[int, tuple[TrainState, Record]]:
+    found = {seed: restore_latest(workdir, seed, programs, expected) for seed in find_seeds(workdir, seeds)}
+    restored = {seed: one for seed, one in found.items() if one is not None}
+    if options.resume == "required" and not restored:
         raise ConfigError(f"resume=required: {workdir} holds no unfinished run that can be read; leave it out")
-    write_json(workdir / CONFIG, dataclasses.asdict(config))
+    write_json(workdir / CONFIG, dataclasses.asdict(programs.experiment.config))
+    # Written again from the checkpoints' records, so that it holds each epoch once.
+    write_json(workdir / METRICS, *(record for _, metadata in restored.values() for record in metadata["records"]))
     return restored
 
 
 def _train_seeds(
-    config: Config,
     workdir: pathlib.Path,
+    seeds: range,
     programs: Programs,
-    restored: dict[int, tuple[TrainState, Record] | None],
+    restored: dict[int, tuple[TrainState, Record]],
     options: RunOptions,
     expected: dict[str, Record],
     hooks: Sequence[Hook],
 ) -> list[SeedRun]:
+    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    logger.info("training %s, writing %s", which, workdir)
     seed_runs: list[SeedRun] = []
-    previous_records: list[Record] = []
-    with defer_signals() as stop_signal:
-        for seed, state_and_metadata in restored.items():
-            one = start_seed(seed, programs, state_and_metadata)
-            # Written again from the checkpoint's records, so that it holds each epoch once.
-            write_json(workdir / METRICS, *previous_records, *one.records)
-            checkpoints = Checkpoints(checkpoint_folder(workdir, seed), options.max_to_keep)
-            progress = Progress(config.epochs, options.quiet, initial=len(one.records))
-            all_hooks = [
-                *hooks,
-                append_metrics(workdir),
-                report_progress(progress),
-                save_checkpoints(checkpoints, expected, options.checkpoint_every),
-            ]
-            with contextlib.closing(checkpoints), progress:
-                train_seed(one, programs, config, all_hooks, options.checkpoint_every, stop_signal)
-                checkpoints.wait()
-            save_final_state(workdir, one, expected)
-            seed_runs.append(one)
-            previous_records += one.records
+    for seed in seeds:
+        one = start_seed(seed, programs, restored.pop(seed, None))
+        if not should_stop(programs.experiment.config, one.records):
+            _train_seed(one, workdir, programs, options, expected, hooks)
+        elif not one.is_final:
+            _save_if_first(workdir, one, expected)
+        seed_runs.append(one)
     return seed_runs
+
+
+def _train_seed(
+    one: SeedRun,
+    workdir: pathlib.Path,
+    programs: Programs,
+    options: RunOptions,
+    expected: dict[str, Record],
+    hooks: Sequence[Hook],
+) -> None:
+    if one.step:
+        logger.info("seed %d: resuming from step %d", one.seed, one.step)
+    config = programs.experiment.config
+    checkpoints = Checkpoints(checkpoint_folder(workdir, one.seed), options.max_to_keep)
+    progress = Progress(config.epochs, options.quiet, initial=len(one.records), seed=one.seed)
+    all_hooks = [
+        *hooks,
+        append_metrics(workdir),
+        report_progress(progress),
+        save_checkpoints(checkpoints, expected, options.checkpoint_every),
+    ]
+    # Signals are deferred only while there is something to save: elsewhere, they may end the process at once.
+    with defer_signals() as stop_signal, contextlib.closing(checkpoints), progress:
+        one.is_final = False
+        try:
+            train_seed(one, programs, config, all_hooks, options.checkpoint_every, stop_signal)
+        except InterruptedRunError as error:
+            error.args = (f"{error}; to resume, run the same again with workdir={workdir}",)
+            raise
+        checkpoints.wait()
+        _save_if_first(workdir, one, expected)
+
+
+def _save_if_first(workdir: pathlib.Path, one: SeedRun, expected: dict[str, Record]) -> None:
+    """Saves a final state, but leaves one that is there to its result for as long as that is there."""
+    if not final_state_folder(workdir, one.seed).exists():
+        save_final_state(workdir, one, expected)
+
+
+def _plot(workdir: pathlib.Path, programs: Programs, seed_runs: Sequence[SeedRun]) -> None:
+    state, dataset = seed_runs[0].state, programs.experiment.dataset
+    records = [record for one in seed_runs for record in one.records]
+    name = f"{programs.experiment.config.name} on {dataset.name.rpartition('/')[2]}"
+    save_run_plots(workdir, records, dataset, programs.predict("test", state), jax.device_get(state.params), name)
+
+
+def _write_result(
+    workdir: pathlib.Path, seed_runs: Sequence[SeedRun], expected: dict[str, Record], record: Record
+) -> None:
+    """Writes the result last; of one with fewer epochs, everything is left in its place until then."""
+    for one in seed_runs:
+        if not one.is_final:  # in the place of one that _save_if_first left
+            save_final_state(workdir, one, expected)
+    write_json(workdir / METRICS, *(record for one in seed_runs for record in one.records))  # in the seeds' order
+    write_json(workdir / RESULT, record)

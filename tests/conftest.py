@@ -43,6 +43,15 @@ def command(*args, experiment="perceptron"):
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
 
 
+def error_line(stderr):
+    """The one line of an error, after those that say what the command was doing."""
+    *before, last = stderr.splitlines()
+    assert last.startswith("error: ") and all(
+        line.split()[0] in ("starting", "loading", "compiling") for line in before
+    )
+    return last
+
+
 def write_folder(folder, arrays, suffix=".gz"):
     """Writes the four IDX files of a data set."""
     folder.mkdir(parents=True, exist_ok=True)

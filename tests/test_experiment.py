@@ -157,7 +157,8 @@ def test_commands_find_it_again_by_the_module_that_the_user_names(lab, maxout):
         lab, "-m", "mnist_jax", "evaluate", "--experiment=my_lab.maxout", f"--workdir={maxout}", "--run_seed=8"
     )
     assert done.returncode == 0, done.stderr
-    scores = json.loads((maxout / "evaluate-mnist5k-test" / "evaluation.json").read_text())
+    (evaluation,) = lab.glob("runs/evaluate-maxout-mnist5k-test-*/evaluation.json")
+    scores = json.loads(evaluation.read_text())
     own = json.loads((maxout / "result.json").read_text())["runs"][1]["test"]
     assert scores["top5"] == own["top5"] and scores["loss"] == pytest.approx(own["loss"])
     digit = mj.load_dataset("mnist5k").test_images[700, :, :, 0]

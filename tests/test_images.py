@@ -118,7 +118,7 @@ BAD = {
         "the limit is 50000000",
     ),
     "no pixel": (lambda path: path.write_bytes(idx_bytes(np.zeros((1, 0, 28)))), "holds no image"),
-    "folder": (lambda path: path.mkdir(), "can't be read"),
+    "folder": (lambda path: path.mkdir(), r"a folder; name the files in it, as in .*bad.png/\*.png"),
 }
 
 
@@ -129,3 +129,8 @@ def test_a_bad_picture_is_one_line(tmp_path, name):
     with pytest.raises(DataError, match=message) as caught:
         images.read_pictures(tmp_path / "bad.png", SHAPE)
     assert "\n" not in str(caught.value) and "bad.png" in str(caught.value)
+
+
+def test_an_empty_name_is_not_the_current_folder():
+    with pytest.raises(DataError, match="the name of a file is empty"):
+        images.read_pictures("", SHAPE)

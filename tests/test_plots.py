@@ -25,7 +25,7 @@ def test_learning_curves_have_a_line_per_seed_and_their_mean(seeds, epochs, line
 def test_learning_curves_have_a_panel_per_metric():
     records = make_records(2, 2, SCORES | {"skipped": 0}, SCORES | {"top_5_accuracy": 1.0, "loss": None})
     panels = plots.learning_curves(records).axes
-    assert [axes.get_ylabel() for axes in panels] == ["loss", "accuracy", "top_5_accuracy"]
+    assert [axes.get_ylabel() for axes in panels] == ["loss, in nats", "accuracy", "top 5 accuracy"]
     assert [axes.get_subplotspec().colspan.start for axes in panels] == [0, 1, 0]
     assert len(panels[2].lines) == 3 and np.isnan(panels[0].lines[-1].get_ydata()).all()
 

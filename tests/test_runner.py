@@ -1,15 +1,18 @@
 import io
 import json
+import os
 import re
 
 import jax
 import numpy as np
 import pytest
 
-from mnist_jax import devices
+from mnist_jax import devices, runner
 from mnist_jax.config import config_from_dict
 from mnist_jax.errors import ArgumentError, ConfigError, DataError, DivergedError
 from mnist_jax.experiment import Experiment
+from mnist_jax.files import write_json
+from mnist_jax.process import defer_signals
 from mnist_jax.report import Progress
 from mnist_jax.runner import run
 
@@ -111,10 +114,46 @@ def test_a_bad_argument_is_refused_before_anything_is_written(tmp_path, experime
     assert not (tmp_path / "work").exists()
 
 
-def test_a_workdir_that_cannot_be_written(tmp_path, experiment):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="can't be written"):
-        run(experiment, tmp_path / "file" / "work", quiet=True)
+def test_it_says_what_it_is_doing_and_where_the_time_went(tmp_path, experiment, caplog):
+    caplog.set_level("INFO", "mnist_jax")
+    record = run(experiment, tmp_path, quiet=True, num_seeds=2, plots=True).record
+    assert caplog.messages == [
+        f"loading {experiment.config.dataset}",
+        "compiling custom for cpu (630 train, 70 validation, 130 test images)",
+        f"training seeds 7 to 8, writing {tmp_path}",
+        "scoring",
+    ]
+    seconds = record["seconds"]
+    assert [*seconds] == ["load", "compile", "train", "score", "plots", "total", "epochs"] and len(
+        seconds["epochs"]
+    ) == 4
+    assert seconds["total"] == pytest.approx(sum(seconds[name] for name in [*seconds][:5]))
+
+
+def test_a_relative_folder_of_data_is_recorded_as_seen_from_the_workdir(tmp_path, experiment, folder, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "digits").symlink_to(folder)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for path in ("data/digits", "./link/digits"):
+        workdir = tmp_path / "runs" / path
+        dataset = run(experiment, f"runs/{path}", quiet=True, epochs=0, dataset=f"idx:{path}").record["dataset"]
+        assert not os.path.isabs(dataset["from_workdir"]) and (workdir / dataset["from_workdir"]).samefile(folder)
+    dataset = run(experiment, "absolute", quiet=True, epochs=0, dataset=f"idx:{tmp_path}/data/digits").record["dataset"]
+    assert "from_workdir" not in dataset
+
+
+def test_seeds_cost_no_more_than_their_training(tmp_path, experiment, monkeypatch):
+    written, deferred = [], []
+    monkeypatch.setattr(
+        runner, "write_json", lambda path, *values: written.append(path.name) or write_json(path, *values)
+    )
+    monkeypatch.setattr(runner, "defer_signals", lambda: deferred.append(1) or defer_signals())
+    run(experiment, tmp_path, quiet=True, num_seeds=5)
+    assert written.count("metrics.jsonl") == 2 and len(deferred) == 5, "and not for each seed those of all others"
+    run(experiment, tmp_path, quiet=True, num_seeds=6)
+    run(experiment, tmp_path / "untrained", quiet=True, num_seeds=5, epochs=0)
+    assert len(deferred) == 6, "signals are deferred only where there is something to save"
 
 
 class Terminal(io.StringIO):

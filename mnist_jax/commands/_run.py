@@ -15,10 +15,10 @@ if TYPE_CHECKING:  # imported where it is used: --help needs no JAX
 class RunFlags:
     """The flags that name a run, one of its seeds, and where to compute."""
 
-    workdir: str = flag_field("", "folder of the run")
-    experiment: str = flag_field("", "module that defines EXPERIMENT, where the run has parts of its own")
-    run_seed: int | None = flag_field(None, "which of the run's seeds; left out: its first")
-    platform: str = flag_field("", "cpu, gpu or tpu; left out: the best that JAX finds")
+    workdir: str = flag_field("", "folder of the run", group="run")
+    experiment: str = flag_field("", "module that defines EXPERIMENT, where the run has parts of its own", group="run")
+    run_seed: int | None = flag_field(None, "which of the run's seeds; left out: its first", group="run")
+    platform: str = flag_field("", "cpu, gpu or tpu; left out: the best that JAX finds", group="run")
 
     def check_workdir(self) -> None:
         """Refuses flags that name no run.
@@ -44,4 +44,8 @@ class RunFlags:
 
         devices.enable_compilation_cache()
         devices.choose_device(self.platform)
-        return load_run(self.workdir, cli.load_experiment(self.experiment), self.run_seed)
+        experiment = cli.load_experiment(self.experiment)
+        try:
+            return load_run(self.workdir, experiment, self.run_seed)
+        except ConfigError as error:  # its argument is called seed
+            raise ConfigError(f"run_{error}") from None

@@ -1,18 +1,22 @@
 """Scores a finished run on any data set: its metrics, precision and recall of each class, confusion matrix.
 
 python -m mnist_jax evaluate --workdir=runs/mine --dataset=mnist5k
+
+Writes evaluation.json and, for a classifier, confusion.png and mistakes.png.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_jax import cli
+from mnist_jax.commands._output import OutputFlags
 from mnist_jax.commands._run import RunFlags
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.fields import flag_field, flags_of
-from mnist_jax.files import expand_user, write_json
+from mnist_jax.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +28,12 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags(RunFlags):
+class Flags(OutputFlags, RunFlags):
     """The flags of the command."""
 
-    dataset: str = flag_field("", "data set to score; left out: the run's own")
-    data_dir: str = flag_field("", flags_of(Config)["data_dir"].help)
-    split: str = flag_field("test", "train, validation or test, as the run split them", choices=SPLITS)
+    dataset: str = flag_field("", "data set to score; left out: the run's own", group="data")
+    data_dir: str = flag_field("", flags_of(Config)["data_dir"].help, group="data")
+    split: str = flag_field("test", "train, validation or test, as the run split them", group="data", choices=SPLITS)
 
 
 def main(flags: Flags, positional: list[str]) -> None:
@@ -40,11 +44,12 @@ def main(flags: Flags, positional: list[str]) -> None:
       positional: must be empty.
 
     Raises:
-      ConfigError: no workdir, or a split that the run does not have.
+      ConfigError: no workdir, a split that the run does not have, or no folder to write.
       DataError: a damaged run or data set, or one that does not fit the other.
     """
     cli.reject_positionals(positional)
     flags.check_workdir()
+    flags.check_output("evaluation.json", "confusion.png", "mistakes.png")
     import jax
 
     from mnist_jax import plots
@@ -56,22 +61,55 @@ def main(flags: Flags, positional: list[str]) -> None:
     eval_step = run.components.eval_step
     score = jax.jit(lambda state, images, labels: evaluate(eval_step, state, images, labels))
     scores = compute(jax.device_get(score(run.state, images, labels)))
+    record = {
+        "run": {"workdir": flags.workdir, "experiment": run.config.name, "seed": run.seed},
+        "dataset": {"name": dataset.name, "sha256": dataset.sha256},
+        "split": flags.split,
+        **scores,
+    }
     means = ", ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "count")
-    print(f"{means}; {scores['count']} images of {dataset.name}")
-
-    folder = expand_user(flags.workdir) / f"evaluate-{dataset.name.partition(':')[0]}-{flags.split}"
-    folder.mkdir(parents=True, exist_ok=True)
-    record = {"dataset": {"name": dataset.name, "sha256": dataset.sha256}, "split": flags.split, **scores}
+    lines = [f"{means}; {scores['count']} images of {dataset.name}"]
     logits = run.logits(images)
+    folder = flags.make_output(f"evaluate-{run.config.name}-{dataset.name.partition(':')[0]}-{flags.split}")
     if logits.shape == (len(labels), len(run.class_names)):
         classes = labels if labels.ndim == 1 else labels.argmax(axis=-1)
         matrix, by_class = _measure_classes(run.class_names, classes, logits.argmax(axis=-1))
-        _print_classes(run.class_names, matrix, by_class)
+        lines += _format_classes(run.class_names, matrix, by_class)
         plots.save(plots.confusion(matrix, run.class_names), folder / "confusion.png")
         plots.save(plots.mistakes(images, classes, logits, run.class_names), folder / "mistakes.png")
         record |= {"classes": by_class, "confusion": matrix.tolist()}
     write_json(folder / "evaluation.json", record)
-    print(f"Results: {folder}")
+    print(*lines, f"Results: {folder}", sep="\n")
+
+
+def _load_own_dataset(run: "LoadedRun", data_dir: str) -> "Dataset":
+    """The data set of the run, by the name it had, or else where it lies from the run's folder."""
+    from mnist_jax.datasets import load_dataset
+
+    own, name = run.record["dataset"], run.config.dataset
+    places: list[Callable[[], Dataset]] = [functools.partial(load_dataset, name, data_dir or run.config.data_dir)]
+    if "dataset" in run.experiment.own_parts:
+        name, places = own["name"], [lambda: run.experiment.dataset]
+    elif own.get("from_workdir") and not data_dir:
+        moved = str((run.workdir / own["from_workdir"]).resolve())
+        is_idx = name.startswith("idx:")
+        places.append(functools.partial(load_dataset, f"idx:{moved}" if is_idx else name, "" if is_idx else moved))
+    problems = []
+    for load in places:
+        try:
+            dataset = load()
+        except DataError as error:
+            if len(places) == 1:
+                raise
+            problems.append(str(error).partition(";")[0])
+            continue
+        if dataset.sha256 == own["sha256"]:
+            return dataset
+        problems.append(f"{dataset.name} holds other data now, of SHA-256 {dataset.sha256[:12]}")
+    raise DataError(
+        f"dataset={name}: the run's own data, of SHA-256 {own['sha256'][:12]}, are not there: {'; '.join(problems)}; "
+        "name the data to use with dataset=NAME"
+    )
 
 
 def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, np.ndarray]":
@@ -79,7 +117,8 @@ def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, n
     from mnist_jax.datasets import load_dataset
 
     name = flags.dataset
-    dataset = load_dataset(name, flags.data_dir or run.config.data_dir) if name else run.experiment.dataset
+    data_dir = flags.data_dir or run.config.data_dir
+    dataset = load_dataset(name, data_dir) if name else _load_own_dataset(run, flags.data_dir)
     shape, found = tuple(run.record["dataset"]["image_shape"]), dataset.test_images.shape[1:]
     if found != shape:
         sizes = ["x".join(map(str, size)) for size in (found, shape)]
@@ -87,6 +126,10 @@ def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, n
     if len(dataset.class_names) != len(run.class_names):
         raise DataError(
             f"dataset={dataset.name}: has {len(dataset.class_names)} classes, the run has {len(run.class_names)}"
+        )
+    if dataset.test_images.dtype != run.image_dtype:
+        raise DataError(
+            f"dataset={dataset.name}: its images are {dataset.test_images.dtype}, the run's are {run.image_dtype}"
         )
     images, labels = dataset.test_images, dataset.test_labels
     if flags.split != "test":
@@ -111,16 +154,17 @@ def _measure_classes(
     return matrix, {name: dict(zip(keys, one, strict=True)) for name, one in zip(names, stats, strict=True)}
 
 
-def _print_classes(names: Sequence[str], matrix: "np.ndarray", by_class: "Record") -> None:
+def _format_classes(names: Sequence[str], matrix: "np.ndarray", by_class: "Record") -> list[str]:
     width = max(9, *map(len, names))
-    print(f"{'class':>{width}}  precision  recall   count")
+    lines = [f"{'class':>{width}}  precision  recall   count"]
     for name, row in by_class.items():
         precision, recall = ("-" if row[k] != row[k] else f"{row[k]:.4f}" for k in ("precision", "recall"))
-        print(f"{name:>{width}}  {precision:>9}  {recall:>6}  {row['count']:>6}")
-    print("confusion matrix (rows: labels, columns: predictions)")
+        lines.append(f"{name:>{width}}  {precision:>9}  {recall:>6}  {row['count']:>6}")
+    lines.append("confusion matrix (rows: labels, columns: predictions)")
     cell = len(str(matrix.max()))
     for name, row in zip(names, matrix, strict=True):
-        print(f"{name:>{width}}  " + " ".join(f"{n:>{cell}}" for n in row))
+        lines.append(f"{name:>{width}}  " + " ".join(f"{n:>{cell}}" for n in row))
+    return lines
 
 
 if __name__ == "__main__":
