@@ -236,6 +236,6 @@ def load_dataset(name: str, data_dir: str = "") -> Dataset:
     prefix, colon, rest = name.partition(":")
     if colon and not rest:
         raise ConfigError(f"dataset={name}: a name must follow the colon; {suggest_name(name, DATASETS)}")
-    if name not in DATASETS and expand_user(name).is_dir():
+    if name and name not in DATASETS and expand_user(name).is_dir():
         raise ConfigError(f"dataset={name}: is a folder; did you mean idx:{name}, for the four IDX files in it?")
     return get_entry(DATASETS, "dataset", prefix + colon)(name, data_dir)
