@@ -41,6 +41,8 @@ def _run(
     hidden_groups: Iterable[str] = (),
 ) -> None:
     """Parses the flags, calls the function, and turns errors into a line and an exit status."""
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # where it is empty, libraries write to /.cache
     exit_on_signals()
     absl_logging.set_verbosity(absl_logging.FATAL)  # libraries log what we report in one line
     values, by_group = define_flags(holders, hidden_groups)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mnist_jax.errors import ArgumentError, ConfigError, DataError, get_entry, suggest_name, summarize_exception
-from mnist_jax.files import expand_user
+from mnist_jax.files import expand_user, has_home
 from mnist_jax.idx import IDX_FILES, read_idx
 from mnist_jax.types import Dataset
 
@@ -145,6 +145,8 @@ def _load_download(name: str, data_dir: str) -> Dataset:
     root = expand_user(data_dir or DEFAULT_DATA_DIR)
     if data_dir and not root.is_dir():
         raise DataError(f"data_dir={data_dir}: no such folder")
+    if not data_dir and not has_home():
+        raise DataError(f"{name}: there is no home folder to download to; name a folder with data_dir=FOLDER")
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.image_classification import mnist

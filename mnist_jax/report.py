@@ -10,8 +10,8 @@ from typing import TextIO
 
 from mnist_jax.types import Record
 
-# At 80 columns there is room for the loss and two metrics; tqdm cuts off what does not fit.
-_BAR_FORMAT = "{desc}epoch {n_fmt}/{total_fmt} |{bar:12}| {remaining} left{postfix}"
+# At 80 columns there is room for the training loss and one metric; tqdm cuts off what does not fit.
+_BAR_FORMAT = "{desc}epoch {n_fmt}/{total_fmt} |{bar:16}| {remaining} left{postfix}"
 
 
 class Progress:
@@ -44,12 +44,13 @@ class Progress:
         stats = {name: f"{value:.4f}" for name, value in record["train"].items() if isinstance(value, float)}
         validation = record.get("validation", {}).items()
         stats |= {f"val_{name}": f"{value:.4f}" for name, value in validation if name not in ("count", "loss")}
-        line = "  ".join(f"{name} {value}" for name, value in stats.items())
         if self.bar is not None:
-            self.bar.set_postfix_str(line.replace("accuracy", "acc"))
+            shown = [name for name in stats if name == "loss" or name.startswith("val_") or not validation]
+            self.bar.set_postfix_str("  ".join(f"{name} {stats[name]}" for name in shown).replace("accuracy", "acc"))
             self.bar.update()
         elif not self.quiet:
-            line += f"  images/s {images_per_second:,.0f}"
+            stats["images/s"] = f"{images_per_second:,.0f}"
+            line = "  ".join(f"{name} {value}" for name, value in stats.items())
             print(f"seed {record['seed']}  epoch {record['epoch']}/{self.epochs}  {line}", file=self.stream, flush=True)
 
     def __enter__(self) -> "Progress":

@@ -243,7 +243,7 @@ def test_a_relative_data_set_is_found_from_another_folder(tmp_path, finished, fo
 def test_other_data_are_not_evaluated_as_the_runs_own(tmp_path, finished, folder, small, cwd, capsys):
     workdir = changed(finished, tmp_path / "run", name="idx:digits", from_workdir="../moved")
     moved = re.escape(str(tmp_path / "moved"))
-    advice = "name the data to use with dataset=NAME$"
+    advice = "name the data to use with dataset=NAME or data_dir=FOLDER$"
     with pytest.raises(DataError, match=rf"digits: no such folder; {moved}: no such folder; {advice}"):
         call("evaluate", workdir=str(workdir), output="out")
     write_folder(cwd / "digits", small | {"test_labels": small["test_labels"][::-1]})

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import re
@@ -13,7 +12,6 @@ from mnist_jax.errors import ArgumentError, ConfigError, DataError, DivergedErro
 from mnist_jax.experiment import Experiment
 from mnist_jax.files import write_json
 from mnist_jax.process import defer_signals
-from mnist_jax.report import Progress
 from mnist_jax.runner import run
 
 
@@ -154,24 +152,6 @@ def test_seeds_cost_no_more_than_their_training(tmp_path, experiment, monkeypatc
     run(experiment, tmp_path, quiet=True, num_seeds=6)
     run(experiment, tmp_path / "untrained", quiet=True, num_seeds=5, epochs=0)
     assert len(deferred) == 6, "signals are deferred only where there is something to save"
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(("stream", "quiet"), [(Terminal(), False), (io.StringIO(), False), (io.StringIO(), True)])
-def test_progress(stream, quiet):
-    with Progress(2, quiet, stream) as progress:
-        record = {"seed": 7, "epoch": 1, "train": {"loss": 0.5, "accuracy": 0.75}, "validation": {"accuracy": 0.625}}
-        progress.epoch(record, 1234.5)
-    output = stream.getvalue()
-    if quiet:
-        assert output == ""
-    else:
-        assert "0.5000" in output and "0.7500" in output and "0.6250" in output and "1,234" in output
-        assert ("\r" in output) == stream.isatty()
 
 
 def test_a_run_compiles_each_program_once(tmp_path, experiment, caplog):

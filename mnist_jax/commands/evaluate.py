@@ -108,7 +108,7 @@ def _load_own_dataset(run: "LoadedRun", data_dir: str) -> "Dataset":
         problems.append(f"{dataset.name} holds other data now, of SHA-256 {dataset.sha256[:12]}")
     raise DataError(
         f"dataset={name}: the run's own data, of SHA-256 {own['sha256'][:12]}, are not there: {'; '.join(problems)}; "
-        "name the data to use with dataset=NAME"
+        "name the data to use with dataset=NAME or data_dir=FOLDER"
     )
 
 
