@@ -4,11 +4,13 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 
 from benchmarks import plots, report
 from benchmarks.cases import BATCH_SIZES, IMPLEMENTATIONS, MNIST_JAX, TORCH, Case
+from benchmarks.children import kill_children
 from benchmarks.compare import Record, compare, compare_seeds, cpu_name, platform_of, write_npz
 from benchmarks.goals import evaluate_goals
 from benchmarks.scaling import measure_scaling
@@ -17,12 +19,13 @@ from benchmarks.targets import TARGETS, measure_examples, time_to_accuracy
 from mnist_jax.commands.benchmark import Flags
 from mnist_jax.datasets import load_dataset
 from mnist_jax.errors import ConfigError, get_entry
-from mnist_jax.files import expand_user, write_json
+from mnist_jax.files import remove_if_empty, write_json
 from mnist_jax.plots import save
+from mnist_jax.process import exit_on_signals
 from mnist_jax.report import git_commit, versions
 from mnist_jax.types import Dataset
 
-UNRECORDED_FLAGS = ("dataset", "data_dir", "baseline_pythons", "workdir")  # local paths
+UNRECORDED_FLAGS = ("dataset", "data_dir", "baseline_pythons", "output", "overwrite")  # local paths
 
 
 def parse_pythons(arguments: tuple[str, ...]) -> dict[str, str]:
@@ -83,8 +86,8 @@ def images_per_epoch(flags: Flags, model: str, available: int) -> int:
 class Benchmark:
     """A benchmark in progress: `result` is written to benchmark.json after each measurement."""
 
-    def __init__(self, flags: Flags, dataset: Dataset, workdir: pathlib.Path, folder: pathlib.Path):
-        self.flags, self.dataset, self.workdir, self.folder = flags, dataset, workdir, folder
+    def __init__(self, flags: Flags, dataset: Dataset, output: pathlib.Path, folder: pathlib.Path):
+        self.flags, self.dataset, self.output, self.folder = flags, dataset, output, folder
         recorded = {name: value for name, value in dataclasses.asdict(flags).items() if name not in UNRECORDED_FLAGS}
         self.result: Record = {
             "dataset": dataset.name,
@@ -98,7 +101,7 @@ class Benchmark:
 
     def update(self, **records: object) -> None:
         self.result.update(records)
-        write_json(self.workdir / "benchmark.json", self.result)
+        write_json(self.output / "benchmark.json", self.result)
 
     def data(self, model: str) -> pathlib.Path:
         """Returns the file of the images and labels that a model trains on."""
@@ -108,32 +111,33 @@ class Benchmark:
     def measure_scaling(self) -> None:
         images, labels = self.dataset.train_images, self.dataset.train_labels
         axes = measure_scaling(images, labels, self.folder, self.flags.epochs, self.flags.timeout_s)
-        write_json(self.workdir / "scaling.json", self.result | {"axes": axes})
-        save(plots.plot_scaling(axes), self.workdir / "scaling.png")
+        write_json(self.output / "scaling.json", self.result | {"axes": axes})
+        save(plots.plot_scaling(axes), self.output / "scaling.png")
         print(json.dumps(axes, indent=2))
 
     def compare(self, cases: list[Case], pythons: dict[str, str]) -> None:
-        self.result["cases"] = []
+        self.update(cases=[])
         rounds, epochs, timeout_s = self.flags.rounds, self.flags.epochs, self.flags.timeout_s
         for case in cases:
             record = compare(case, self.data(case.model), pythons, rounds, epochs, timeout_s)
             self.update(cases=[*self.result["cases"], record])
             print(report.format_case(record), flush=True)
-        if self.flags.extras:
-            self.update(eight_seeds=compare_seeds(self.data("perceptron"), rounds, epochs, 8, timeout_s))
         self.time_targets(pythons)
-        if self.flags.extras:
-            self.update(start_up=measure_start_up(timeout_s))
-        self.update(goals=evaluate_goals(self.result), load_average_after=os.getloadavg())
-        save(plots.plot_throughput(self.result["cases"]), self.workdir / "throughput.png")
+        if self.flags.goals:
+            self.update(eight_seeds=compare_seeds(self.data("perceptron"), rounds, epochs, 8, timeout_s))
+            self.update(start_up=measure_start_up(self.folder, timeout_s))
+            self.update(goals=evaluate_goals(self.result))
+        self.update(load_average_after=os.getloadavg())
+        save(plots.plot_throughput(self.result["cases"]), self.output / "throughput.png")
 
     def time_targets(self, pythons: dict[str, str]) -> None:
         flags = self.flags
-        is_standard = len(self.dataset.train_images) == 60_000 and len(self.dataset.test_images) == 10_000
-        default = () if platform_of(self.result["cases"]) == "cpu" or not is_standard else tuple(TARGETS)
-        targets = flags.targets or default
-        examples = measure_examples(self.data("perceptron"), pythons, flags.timeout_s) if targets else []
-        self.update(examples=examples, targets=[])
+        targets = flags.targets
+        if not targets and flags.goals and platform_of(self.result["cases"]) != "cpu":
+            is_standard = len(self.dataset.train_images) == 60_000 and len(self.dataset.test_images) == 10_000
+            targets = tuple(TARGETS) if is_standard else ()
+        if targets:
+            self.update(examples=measure_examples(self.data("perceptron"), pythons, flags.timeout_s), targets=[])
         for target in targets:
             record = time_to_accuracy(
                 target, flags.dataset, flags.data_dir, flags.target_seeds, self.folder, flags.timeout_s
@@ -142,15 +146,14 @@ class Benchmark:
             print(report.format_target(record), flush=True)
 
     def print_summary(self) -> None:
-        if self.flags.extras:
+        for example in self.result.get("examples", ()):
+            print(f"{example['source']}: {example.get('failure') or format(example['seconds'], '.0f') + ' s in total'}")
+        if self.flags.goals:
             print(report.format_start_up(self.result["start_up"]))
             for failure in self.result["eight_seeds"]["failures"]:
                 print(f"eight seeds: {failure}")
-        for example in self.result["examples"]:
-            print(f"{example['source']}: {example.get('failure') or format(example['seconds'], '.0f') + ' s in total'}")
-        for goal in self.result["goals"]:
-            print(report.format_goal(goal))
-        print(f"Results: {self.workdir}")
+            for goal in self.result["goals"]:
+                print(report.format_goal(goal))
 
 
 def run(flags: Flags) -> None:
@@ -168,16 +171,26 @@ def run(flags: Flags) -> None:
         get_entry(TARGETS, "targets", target)
     dataset = load_dataset(flags.dataset, flags.data_dir)
     cases = make_cases(flags)
+    if not cases:
+        raise ConfigError("models, dtypes, tasks, batch_sizes: name at least one of each")
     for case in cases:
         count = images_per_epoch(flags, case.model, len(dataset.train_images))
         if case.batch_size > count:
             raise ConfigError(f"images={count}: fewer than a batch of {case.batch_size} for {case.model}")
-    workdir = expand_user(flags.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    output = flags.make_output("benchmark")
     with tempfile.TemporaryDirectory() as folder:
-        benchmark = Benchmark(flags, dataset, workdir, pathlib.Path(folder))
+
+        def clean_up() -> None:
+            kill_children()
+            shutil.rmtree(folder, ignore_errors=True)
+            remove_if_empty(output)
+
+        exit_on_signals("" if flags.scaling else f"; what was measured before is in {output}", clean_up)
+        print(f"measuring {'how the cost scales' if flags.scaling else f'cases: {len(cases)}'}, writing {output}")
+        benchmark = Benchmark(flags, dataset, output, pathlib.Path(folder))
         if flags.scaling:
             benchmark.measure_scaling()
         else:
             benchmark.compare(cases, pythons)
             benchmark.print_summary()
+    print(f"Results: {output}")

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from benchmarks.cases import BATCH_SIZES, IMPLEMENTATIONS, MNIST_JAX, Case, flops_per_image
+from benchmarks.children import run_child
 from mnist_jax.errors import DataError
 
 Record: TypeAlias = dict[str, Any]  # a JSON object
@@ -75,9 +76,7 @@ def run_program(
         paths.append(os.environ["PYTHONPATH"])
     env = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false", **env, "PYTHONPATH": os.pathsep.join(paths)}
     try:
-        process = subprocess.run(
-            [python, str(PROGRAMS / program), *argv], capture_output=True, text=True, timeout=timeout_s, env=env
-        )
+        process = run_child([python, str(PROGRAMS / program), *argv], timeout_s, env)
     except subprocess.TimeoutExpired:
         return f"took more than {timeout_s:.0f} s"
     except OSError as error:

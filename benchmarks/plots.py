@@ -1,10 +1,16 @@
-"""Plots of benchmark results."""
+"""Plots of benchmark results. As in mnist_jax.plots, matplotlib is imported only when something is drawn."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from mnist_jax.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_throughput(cases: Sequence[Mapping[str, Any]]) -> Figure:
@@ -16,24 +22,23 @@ def plot_throughput(cases: Sequence[Mapping[str, Any]]) -> Figure:
     Returns:
       A Figure.
     """
-    columns = min(len(cases), 6)
+    columns = min(len(cases), 3)
     rows = -(-len(cases) // columns)
-    figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
+    figure = new_figure(max(5 * columns, 6), 2.6 * rows + 0.8)
+    figure.suptitle("Throughput of each implementation, the median of its runs")
     for number, case in enumerate(cases, start=1):
         axes = figure.add_subplot(rows, columns, number)
-        names = list(case["implementations"])
-        heights = [case["implementations"][name]["images_per_second"] for name in names]
-        axes.bar(names, heights, color=["tab:orange" if name == "mnist_jax" else "tab:blue" for name in names])
-        axes.axhline(
-            case["roofline_images_per_second"],
-            color="black",
-            linestyle=":",
-            label="all matmuls at the measured peak rate",
-        )
-        axes.set_title(f"{case['model']} {case['dtype']} {case['task']}, batch {case['batch_size']}", fontsize=9)
-        axes.set_ylabel("images/s")
-        axes.tick_params(axis="x", rotation=60)
-        axes.legend(fontsize=8)
+        names = list(case["implementations"])[::-1]
+        lengths = [case["implementations"][name]["images_per_second"] for name in names]
+        axes.barh(names, lengths, color=["tab:orange" if name == "mnist_jax" else "tab:blue" for name in names])
+        label = "_" * (number - 1) + "roofline: all matmuls at this machine's measured matmul rate"
+        axes.axvline(case["roofline_images_per_second"], color="black", linestyle=":", label=label)
+        axes.set_title(f"{case['model']} {case['dtype']} {case['task']}, batch size {case['batch_size']}", fontsize=10)
+        axes.set_xlabel("images per second")
+        axes.ticklabel_format(axis="x", style="plain")
+        axes.locator_params(axis="x", nbins=6)
+        axes.tick_params(axis="x", labelsize=8)
+    figure.legend(loc="outside lower center")
     return figure
 
 
@@ -47,20 +52,22 @@ def plot_scaling(points_by_axis: Mapping[str, Sequence[Mapping[str, Any]]]) -> F
       A Figure, for each axis with one panel of time and one of memory.
     """
     rows = -(-len(points_by_axis) // 4)
-    figure = Figure(figsize=(14, 6 * rows), layout="constrained")
+    figure = new_figure(14, 6 * rows)
     cells = figure.subfigures(rows, 4, squeeze=False).flat
     measures = (("seconds", "seconds per epoch", 1), ("peak_memory_bytes", "peak memory, MiB", 2**20))
     for cell, (name, points) in zip(cells, points_by_axis.items(), strict=False):
+        model, size = name.replace("_size", " size").split(maxsplit=1)
+        cell.suptitle(model)
         measured = [point for point in points if "seconds" in point]
         sizes = np.array([point["value"] for point in measured], float)
         for axes, (key, label, unit) in zip(cell.subplots(2), measures, strict=True):
             values = np.array([point[key] for point in measured]) / unit
-            axes.loglog(sizes, values, "o-")
+            axes.loglog(sizes, values, "o-", label="measured")
             if len(sizes):
-                axes.loglog(sizes, values[0] * sizes / sizes[0], ":", color="gray", label="linear")
-                axes.legend(fontsize=8)
+                axes.loglog(sizes, values[0] * sizes / sizes[0], ":", color="gray", label=f"proportional to {size}")
             axes.set_xticks(sizes, [f"{size:g}" for size in sizes], fontsize=7)
             axes.minorticks_off()
-            axes.set_xlabel(name)
+            axes.set_xlabel(size)
             axes.set_ylabel(label)
+        cell.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure

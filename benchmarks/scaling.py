@@ -11,7 +11,7 @@ from benchmarks.compare import Record, run_program, write_npz
 
 AXES = {  # (model, what is varied): values
     ("perceptron", "images"): (3000, 6000, 12000, 24000, 48000),
-    ("perceptron", "hidden"): (49, 98, 196, 392, 784, 1568, 3136),
+    ("perceptron", "hidden_size"): (49, 98, 196, 392, 784, 1568, 3136),
     ("perceptron", "batch_size"): (10, 25, 50, 100, 200, 400, 800, 1600),
     ("perceptron", "seeds"): (1, 2, 4, 8, 16, 32, 64),
     ("cnn", "batch_size"): (25, 100, 400, 1600),

@@ -6,18 +6,19 @@ import pathlib
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 
+from benchmarks.children import run_child
 from benchmarks.compare import Record
 
 QUICK_START = ("--dataset=mnist5k",)  # of experiments.perceptron, as in the README
 
 
-def measure_start_up(timeout_s: float) -> Record:
+def measure_start_up(folder: pathlib.Path, timeout_s: float) -> Record:
     """Measures how long a user waits.
 
     Args:
+      folder: where the runs are written.
       timeout_s: seconds after which a run is stopped.
 
     Returns:
@@ -28,22 +29,21 @@ def measure_start_up(timeout_s: float) -> Record:
     command = [sys.executable, "-m", "experiments.perceptron"]
     record: Record = {}
     try:
-        subprocess.run([*command, "--help"], check=True, capture_output=True, text=True, timeout=timeout_s)
+        run_child([*command, "--help"], timeout_s).check_returncode()
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         record["help_cpu_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        with tempfile.TemporaryDirectory() as folder:
-            env = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
-            for name, seeds in {"quick_start": 1, "second_start": 1, "eight_seeds": 8}.items():
-                start = time.perf_counter()
-                argv = [*command, *QUICK_START, f"--num_seeds={seeds}", f"--workdir={folder}/{name}"]
-                subprocess.run(argv, check=True, capture_output=True, text=True, env=env, timeout=timeout_s)
-                elapsed = time.perf_counter() - start
-                phases = json.loads(pathlib.Path(folder, name, "result.json").read_text())["seconds"]
-                record[f"{name}_seconds"] = elapsed
-                record[f"{name}_phases"] = {
-                    "import_and_exit": elapsed - phases["total"],
-                    **{phase: phases[phase] for phase in ("load", "compile", "train")},
-                }
+        env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+        for name, seeds in {"quick_start": 1, "second_start": 1, "eight_seeds": 8}.items():
+            start = time.perf_counter()
+            argv = [*command, *QUICK_START, f"--num_seeds={seeds}", f"--workdir={folder / name}"]
+            run_child(argv, timeout_s, env).check_returncode()
+            elapsed = time.perf_counter() - start
+            phases = json.loads((folder / name / "result.json").read_text())["seconds"]
+            record[f"{name}_seconds"] = elapsed
+            record[f"{name}_phases"] = {
+                "import_and_exit": elapsed - phases["total"],
+                **{phase: phases[phase] for phase in ("load", "compile", "train")},
+            }
     except subprocess.CalledProcessError as error:
         record["failure"] = (error.stderr.strip().splitlines() or [str(error)])[-1][:200]
     except subprocess.TimeoutExpired:

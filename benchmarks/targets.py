@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from benchmarks.cases import IMPLEMENTATIONS
+from benchmarks.children import run_child
 from benchmarks.compare import Record, run_program
 
 
@@ -98,7 +99,7 @@ def time_to_accuracy(
         for num_seeds, workdir in ((seeds, folder / target), (1, folder / f"{target}-one-seed")):
             start = time.perf_counter()
             argv = [*command, f"--num_seeds={num_seeds}", f"--workdir={workdir}"]
-            subprocess.run(argv, check=True, capture_output=True, text=True, timeout=timeout_s)
+            run_child(argv, timeout_s).check_returncode()
             process_seconds = time.perf_counter() - start
     except subprocess.CalledProcessError as error:
         return record | {"failure": (error.stderr.strip().splitlines() or [str(error)])[-1][:200]}

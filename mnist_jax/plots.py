@@ -8,15 +8,18 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mnist_jax.files import temp_path
+from mnist_jax.first_layer import FirstLayer, Predict, find_first_layer
 from mnist_jax.types import Dataset, PyTree, Record
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -38,7 +41,9 @@ def save(figure: Figure, path: str | os.PathLike[str], show: bool = False) -> No
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(temp_path(path), dpi=120, format=path.suffix[1:])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a file or class with a name in another script
+        figure.savefig(temp_path(path), dpi=120, format=path.suffix[1:])
     temp_path(path).replace(path)
     if show:
         from matplotlib import pyplot
@@ -61,7 +66,13 @@ def _draw_image(axes: Axes, image: np.ndarray, title: str = "", **imshow_kwargs:
     axes.set_axis_off()
 
 
-def image_grid(images: np.ndarray, titles: Sequence[str], columns: int, cmap: str = "gray_r") -> Figure:
+def _longest_line(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def image_grid(
+    images: np.ndarray, titles: Sequence[str], columns: int, cmap: str = "gray_r", title: str = ""
+) -> Figure:
     """Draws images in a grid.
 
     Args:
@@ -69,15 +80,18 @@ def image_grid(images: np.ndarray, titles: Sequence[str], columns: int, cmap: st
       titles: N titles.
       columns: images per row.
       cmap: matplotlib's colors for gray images; gray draws light digits on dark, as the network sees them.
+      title: over the figure.
 
     Returns:
       A Figure.
     """
     rows = math.ceil(len(images) / columns)
-    lines = max((title.count("\n") + 1 for title in titles), default=1)
-    figure = new_figure(1.3 * columns, (1.3 + 0.2 * lines) * rows)
-    for axes, image, title in zip(figure.subplots(rows, columns, squeeze=False).flat, images, titles, strict=False):
-        _draw_image(axes, image, title, cmap=cmap)
+    width = max([1.3, *(0.09 * _longest_line(text) for text in titles)])
+    height = 1.3 + 0.2 * max((text.count("\n") + 1 for text in titles), default=0)
+    figure = new_figure(max(width * columns, 0.1 * _longest_line(title)), height * rows + 0.5 * bool(title))
+    figure.suptitle(title)
+    for axes, image, text in zip(figure.subplots(rows, columns, squeeze=False).flat, images, titles, strict=False):
+        _draw_image(axes, image, text, cmap=cmap)
     for axes in figure.axes[len(images) :]:
         axes.set_axis_off()
     return figure
@@ -95,7 +109,8 @@ def class_grid(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str
     Returns:
       A Figure.
     """
-    figure = new_figure(0.7 * columns + 1, 0.75 * len(class_names))
+    figure = new_figure(0.7 * columns + 1, 0.75 * len(class_names) + 0.4)
+    figure.suptitle("The first images of each class")
     grid = figure.subplots(len(class_names), columns, squeeze=False)
     for label, (row, name) in enumerate(zip(grid, class_names, strict=True)):
         for axes in row:
@@ -106,18 +121,22 @@ def class_grid(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str
     return figure
 
 
-def _draw_curves(axes: Axes, records: Sequence[Record], split: str, metric: str, color: str) -> None:
+def _draw_curves(axes: Axes, records: Sequence[Record], split: str, metric: str, style: Mapping[str, Any]) -> None:
     by_seed: dict[int, dict[int, float]] = {}
     for record in records:
         if metric in record.get(split, {}):
             value = record[split][metric]
             by_seed.setdefault(record["seed"], {})[record["epoch"]] = float("nan") if value is None else value
-    for curve in by_seed.values() if len(by_seed) > 1 else ():
-        axes.plot(list(curve), list(curve.values()), color=color, alpha=0.25, linewidth=0.8)
-    if epochs := list(dict.fromkeys(epoch for curve in by_seed.values() for epoch in curve)):
-        label = f"{split}, mean of {len(by_seed)} seeds (faint: each)" if len(by_seed) > 1 else split
+    label = split
+    if len(by_seed) > 1:
+        label = f"{split}, mean of {len(by_seed)} seeds"
+        for number, curve in enumerate(by_seed.values()):
+            each = "_" if number else f"{split}, each seed"  # a label with _ first is not listed
+            axes.plot(list(curve), list(curve.values()), **style, alpha=0.35, linewidth=0.8, label=each)
+    epochs = list(dict.fromkeys(epoch for curve in by_seed.values() for epoch in curve))
+    if epochs:
         means = [float(np.mean([curve[epoch] for curve in by_seed.values() if epoch in curve])) for epoch in epochs]
-        axes.plot(epochs, means, color=color, marker=".", label=label)
+        axes.plot(epochs, means, **style, marker=".", label=label)
 
 
 def learning_curves(records: Sequence[Record], name: str = "") -> Figure:
@@ -130,21 +149,28 @@ def learning_curves(records: Sequence[Record], name: str = "") -> Figure:
     Returns:
       A Figure with one panel per metric, two in a row.
     """
-    splits = {"train": "tab:blue", "validation": "tab:orange"}
-    found = dict.fromkeys(name for record in records for split in splits for name in record.get(split, ()))
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    styles = {"train": {"color": "tab:blue"}, "validation": {"color": "tab:orange", "linestyle": "--"}}
+    found = dict.fromkeys(name for record in records for split in styles for name in record.get(split, ()))
     metrics = [name for name in found if name not in ("count", "skipped")] or ["loss"]
     rows = math.ceil(len(metrics) / 2)
     figure = new_figure(9, 3.6 * rows + 0.6)
-    figure.suptitle(f"Learning curves{name and ': '}{name}")
+    figure.suptitle(f"Learning curves of {name}" if name else "Learning curves")
+    labeled: dict[str, Artist] = {}
     for number, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(rows, 2, number)
-        for split, color in splits.items():
-            _draw_curves(axes, records, split, metric, color)
-        axes.set(xlabel="epoch", ylabel="loss, in nats" if metric == "loss" else metric.replace("_", " "))
-        axes.locator_params(axis="x", integer=True)
+        for split, style in styles.items():
+            _draw_curves(axes, records, split, metric, style)
+        axes.set(xlabel="epoch", ylabel="loss, mean per image" if metric == "loss" else metric.replace("_", " "))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if metric.endswith("accuracy"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(alpha=0.3)
-    if handles := figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        handles, labels = axes.get_legend_handles_labels()
+        labeled |= zip(labels, handles, strict=True)
+    if labeled:
+        figure.legend(handles=labeled.values(), loc="outside lower center", ncols=len(labeled))
     return figure
 
 
@@ -158,7 +184,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     Returns:
       A Figure.
     """
-    side = 2 + 0.5 * len(class_names)
+    side = max(6, 2 + 0.5 * len(class_names))
     figure = new_figure(side, side)
     axes = figure.subplots()
     wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
@@ -167,7 +193,8 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     axes.set_xticks(ticks, class_names, rotation=90 if max(map(len, class_names)) > 2 else 0)
     axes.set_yticks(ticks, class_names)
     axes.set(xlabel="predicted class", ylabel="true class (label)")
-    axes.set_title(f"{wrong.sum()} of {matrix.sum()} images misclassified (red)")
+    error = f"{100 * wrong.sum() / max(matrix.sum(), 1):.2f} %"
+    figure.suptitle(f"Confusion matrix: {wrong.sum()} of {matrix.sum()} images ({error}) are mistakes, in red")
     for row, column in np.ndindex(matrix.shape):
         if matrix[row, column]:
             weight = "bold" if row == column else "normal"
@@ -204,65 +231,38 @@ def mistakes(
         f"{class_names[predictions[i]]} ({100 * probabilities[i, predictions[i]]:.0f}%)\nlabel {class_names[labels[i]]}"
         for i in wrong
     ]
-    figure = image_grid(images[wrong], titles, columns=max(4, min(8, len(wrong))))
-    of_all = f"{len(wrong)} of {num_wrong}" if len(wrong) < num_wrong else str(num_wrong)
-    figure.suptitle(
-        f"{of_all} mistakes in {len(labels)} images, the most wrong first:\npredicted class (its probability), label"
-    )
-    return figure
+    drawn = ", here those whose labels got the lowest probability" if len(wrong) < num_wrong else ""
+    title = f"{num_wrong} mistakes in {len(labels)} images ({100 * num_wrong / len(labels):.2f} %){drawn};\n"
+    title += "over each: the predicted class, its probability, and the label"
+    return image_grid(images[wrong], titles, min(8, len(wrong)), title=title)
 
 
-def first_layer(params: PyTree, image_shape: tuple[int, ...]) -> np.ndarray | None:
-    """Gets the weights of a network's first layer as images of the pixels that they apply to.
+def filters(layer: FirstLayer, class_names: Sequence[str], count: int = 64) -> Figure:
+    """Draws the weights of a first layer's units as images, all on one scale.
 
     Args:
-      params: a network's parameters.
-      image_shape: (H, W, C) of the images.
-
-    Returns:
-      [units, h, w] float32; None if the first layer is neither a convolution nor dense, or if there are several
-      channels. The units of a dense layer are sorted by the norm of their weights in the next layer.
-    """
-    height, width, channels = image_shape
-    if not isinstance(params, Mapping) or channels != 1:
-        return None
-    if "Conv_0" in params:
-        kernel = np.asarray(params["Conv_0"]["kernel"])
-        return np.moveaxis(kernel[:, :, 0], -1, 0) if kernel.ndim == 4 and kernel.shape[2] == 1 else None
-    is_dense = {name.split("_")[0] for name in params} <= {"Dense", "BatchNorm", "LayerNorm"}
-    if not is_dense or "Dense_0" not in params:  # in other networks, a layer of another kind comes before Dense_0
-        return None
-    kernel = np.asarray(params["Dense_0"]["kernel"])
-    if len(kernel) != height * width:
-        return None
-    if "Dense_1" in params:
-        kernel = kernel[:, np.argsort(-np.linalg.norm(params["Dense_1"]["kernel"], axis=-1), kind="stable")]
-    return np.moveaxis(kernel.reshape(height, width, -1), -1, 0)
-
-
-def filters(weights: np.ndarray, titles: Sequence[str] = (), count: int = 64) -> Figure:
-    """Draws the weights of units as images, positive ones in red and negative ones in blue, all on one scale.
-
-    Args:
-      weights: [units, h, w] float32, as from first_layer.
-      titles: one over each unit, such as the class that it stands for; empty for none.
+      layer: as from find_first_layer.
+      class_names: one per output, written over the units of a network without a hidden layer.
       count: how many units to draw at most.
 
     Returns:
       A Figure.
     """
-    drawn = weights[:count]
-    columns = min(5 if titles else 8, len(drawn))
-    rows = math.ceil(len(drawn) / columns)
-    figure = new_figure(max(columns, 4) + 1, rows * (1.2 if titles else 1) + 0.6)
-    figure.suptitle(f"Weights of {len(drawn)} of the first layer's {len(weights)} units")
+    weights = layer.weights[:count]
+    columns = min(5 if layer.is_output else 8, len(weights))
+    rows = math.ceil(len(weights) / columns)
+    figure = new_figure(max(columns, 5) + 1.5, rows * (1.2 if layer.is_output else 1) + 0.8)
+    title = f"Weights of {len(weights)} of the first layer's {len(layer.weights)} units, the largest first;\n"
+    title += "noise is what they began with"
+    of_classes = "The weights of each class's output:\nred pixels speak for the class, blue ones against it"
+    figure.suptitle(of_classes if layer.is_output else title)
     grid = figure.subplots(rows, columns, squeeze=False)
-    largest = np.percentile(np.abs(drawn), 99.5) or 1
+    largest = np.percentile(np.abs(weights), 99.5) or 1
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, weight, title in zip(grid.flat, drawn, titles or [""] * count, strict=False):
-        _draw_image(axes, weight[..., None], title, cmap="RdBu_r", vmin=-largest, vmax=largest)
-    figure.colorbar(grid[0, 0].images[0], ax=grid, extend="both", label="weight of a pixel")
+    for axes, weight, name in zip(grid.flat, weights, class_names if layer.is_output else [""] * count, strict=False):
+        _draw_image(axes, weight[..., None], name, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    figure.colorbar(grid[0, 0].images[0], ax=grid, extend="both", aspect=30, label="weight")
     return figure
 
 
@@ -273,6 +273,7 @@ def save_run_plots(
     logits: np.ndarray,
     params: PyTree,
     name: str = "",
+    predict: Predict | None = None,
 ) -> None:
     """Writes the plots of a run: learning_curves.png and, for a classifier, confusion.png, mistakes.png, filters.png.
 
@@ -281,8 +282,9 @@ def save_run_plots(
       records: lines of metrics.jsonl.
       dataset: its test images and labels belong to `logits`.
       logits: [M, classes] float32; other shapes are no classification.
-      params: the network's parameters; filters.png is drawn where first_layer finds pixels.
+      params: the network's parameters.
       name: of what was trained, for a title.
+      predict: runs the network on what it sees; filters.png is drawn where find_first_layer finds a layer by it.
     """
     save(learning_curves(records, name), workdir / "learning_curves.png")
     names, labels = dataset.class_names, dataset.test_labels
@@ -294,7 +296,5 @@ def save_run_plots(
     matrix = confusion_matrix(labels, logits.argmax(axis=-1), labels=range(len(names)))
     save(confusion(matrix, names), workdir / "confusion.png")
     save(mistakes(dataset.test_images, labels, logits, names), workdir / "mistakes.png")
-    weights = first_layer(params, dataset.test_images.shape[1:])
-    if weights is not None:
-        is_only_layer = len(weights) == len(names) and "Dense_1" not in params and "Conv_0" not in params
-        save(filters(weights, names if is_only_layer else ()), workdir / "filters.png")
+    if predict and (layer := find_first_layer(predict, params, dataset.test_images.shape[1:])):
+        save(filters(layer, names), workdir / "filters.png")

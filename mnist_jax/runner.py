@@ -26,7 +26,7 @@ from mnist_jax.process import defer_signals
 from mnist_jax.programs import Programs, compile_programs
 from mnist_jax.report import Progress, git_commit, summarize_runs, versions
 from mnist_jax.resume import fingerprint, restore_latest
-from mnist_jax.types import Record, TrainState
+from mnist_jax.types import Array, PyTree, Record, TrainState
 from mnist_jax.workdir import (
     CONFIG,
     METRICS,
@@ -229,7 +229,14 @@ def _plot(workdir: pathlib.Path, programs: Programs, seed_runs: Sequence[SeedRun
     state, dataset = seed_runs[0].state, programs.experiment.dataset
     records = [record for one in seed_runs for record in one.records]
     name = f"{programs.experiment.config.name} on {dataset.name.rpartition('/')[2]}"
-    save_run_plots(workdir, records, dataset, programs.predict("test", state), jax.device_get(state.params), name)
+
+    def apply(params: PyTree, images: Array) -> Array:
+        variables = {"params": params, **state.model_state}
+        outputs, _ = programs.components.model.apply(variables, jnp.asarray(images), train=False, rngs=None, mask=None)
+        return outputs[0] if isinstance(outputs, tuple) else outputs
+
+    logits = programs.predict("test", state)
+    save_run_plots(workdir, records, dataset, logits, jax.device_get(state.params), name, apply)
 
 
 def _write_result(

@@ -130,7 +130,7 @@ def render(text: str) -> str:
         "accuracy": accuracy_table(),
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
-        "precisions": dtype_table(),
+        "dtypes": dtype_table(),
         "ratios": speedup_table("cpu_tasks", "cpu_batches"),
     }
     for name, lines in tables.items():

@@ -11,7 +11,7 @@ LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
     {"errors", "files", "console", "process"},
     {"types", "fields", "idx", "batches", "layers", "matmul", "workdir"},
-    {"config", "flags", "kernels", "options", "datasets", "checkpoint", "adapters"},
+    {"config", "flags", "kernels", "options", "datasets", "checkpoint", "adapters", "first_layer"},
     {"models", "losses", "metrics", "optimizers", "augment", "images", "devices", "plots", "report"},
     {"gradients", "lecture"},
     {"train", "evaluation", "parts"},

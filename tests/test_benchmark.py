@@ -1,17 +1,23 @@
 import dataclasses
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import jax
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT
+from conftest import command as run_command
 
-from benchmarks import start_up, targets
+from benchmarks import command, start_up, targets
 from benchmarks.cases import BATCH_SIZES, MATMULS, Case, flops_per_image
 from benchmarks.compare import compare, compare_seeds
 from benchmarks.goals import GOALS, evaluate_goals
 from mnist_jax.commands import benchmark
+from mnist_jax.errors import ConfigError
 from mnist_jax.experiment import Experiment
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "baselines"))
@@ -125,6 +131,7 @@ def make_record(outcome):
 
 
 def test_the_command_measures_mnist_jax_and_plain_jax(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)  # which would stay for the other tests
     monkeypatch.setattr(start_up, "QUICK_START", (f"--dataset=idx:{folder}", "--epochs=1", "--hidden_sizes=8"))
     monkeypatch.setitem(targets.TARGETS, "99.0", targets.Target("softmax", ("--epochs=1",)))
     flags = benchmark.Flags(
@@ -135,7 +142,8 @@ def test_the_command_measures_mnist_jax_and_plain_jax(tmp_path, folder, monkeypa
         rounds=1,
         targets=("99.0",),
         target_seeds=1,
-        workdir=str(tmp_path),
+        goals=True,
+        output=str(tmp_path),
     )
     benchmark.main(flags, [])
     result = json.loads((tmp_path / "benchmark.json").read_text())
@@ -143,13 +151,74 @@ def test_the_command_measures_mnist_jax_and_plain_jax(tmp_path, folder, monkeypa
     summaries = case["implementations"]
     assert case["failures"] == {} and set(summaries) == {"mnist_jax", "flax_plain"} and case["batch_size"] == 200
     assert all(one["images_per_second"] > 0 and one["peak_memory_bytes"] > 1e7 for one in summaries.values())
-    assert result["flags"]["rounds"] == 1 and "workdir" not in result["flags"] and result["cpu"]
+    assert result["flags"]["rounds"] == 1 and "output" not in result["flags"] and result["cpu"]
     assert result["eight_seeds"]["speedup"]["median"] > 0 and result["start_up"]["quick_start_seconds"] > 0
     (target,) = result["targets"]
     assert target["device"]["platform"] == "cpu" and len(result["goals"]) > len(GOALS)
     assert target["seconds_per_seed"] > 0 and target["is_reached"] is (target["test_accuracy"]["mean"] >= 0.99)
     assert set(result["start_up"]["second_start_phases"]) == {"import_and_exit", "load", "compile", "train"}
     assert (tmp_path / "throughput.png").stat().st_size > 1000
+    with pytest.raises(ConfigError, match="already holds benchmark"):
+        benchmark.main(flags, [])
+
+
+def test_start_up_seeds_and_goals_are_measured_only_where_asked_for(tmp_path, folder, monkeypatch, capsys):
+    measured = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)
+    case = make_case("perceptron", "float32", mnist_jax=3) | {"failures": {}, "roofline_images_per_second": 9}
+    for summary in case["implementations"].values():
+        summary |= {"fraction_of_peak": 0.3, "compile_seconds": 1, "peak_memory_bytes": 1}
+    monkeypatch.setattr(command, "compare", lambda *_: measured.append("case") or case)
+    seeds = {"speedup": None, "failures": []}
+    monkeypatch.setattr(command, "compare_seeds", lambda *_: measured.append("seeds") or seeds)
+    monkeypatch.setattr(command, "measure_start_up", lambda *_: measured.append("start-up") or {})
+    flags = benchmark.Flags(dataset=f"idx:{folder}", models=("perceptron",), dtypes=("float32",))
+    benchmark.main(flags, [])
+    assert measured == ["case"] and "goal" not in capsys.readouterr().out
+    benchmark.main(dataclasses.replace(flags, goals=True), [])
+    assert measured == ["case", "case", "seeds", "start-up"] and capsys.readouterr().out.count("goal: ") > len(GOALS)
+    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("runs/benchmark-*/benchmark.json"))]
+    assert ["goals" in result for result in results] == [False, True]
+
+
+SLOW_PROGRAM = """
+import os, pathlib, time
+pathlib.Path("child.new").write_text(str(os.getpid()))
+os.replace("child.new", "child")
+time.sleep(120)
+"""
+WITH_OTHER_PROGRAMS = """
+import pathlib
+import benchmarks.compare
+from mnist_jax import cli
+from mnist_jax.commands import benchmark
+from mnist_jax.errors import ConfigError
+benchmarks.compare.PROGRAMS = pathlib.Path("programs", "baselines").absolute()
+cli.run_cli(benchmark.__doc__, benchmark.Flags(), benchmark.main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_that_is_measured_too(tmp_path, folder, number):
+    (tmp_path / "programs" / "baselines").mkdir(parents=True)
+    (tmp_path / "programs" / "baselines" / "matmul.py").write_text(SLOW_PROGRAM)
+    (tmp_path / "tmp").mkdir()
+    argv = [sys.executable, "-c", WITH_OTHER_PROGRAMS, f"--dataset=idx:{folder}", "--output=results"]
+    env = os.environ | {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(argv, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "child").exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        child = int((tmp_path / "child").read_text())
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
+        assert process.stderr.read() == f"stopped by {number.name}; what was measured before is in results\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+    assert not list((tmp_path / "tmp").iterdir())
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["benchmark.json"]
+    assert json.loads((tmp_path / "results" / "benchmark.json").read_text())["cases"] == []
 
 
 @pytest.mark.parametrize(
@@ -166,6 +235,6 @@ def test_the_command_measures_mnist_jax_and_plain_jax(tmp_path, folder, monkeypa
     ],
 )
 def test_bad_input_is_one_line(tmp_path, argument, message):
-    process = command(argument, f"--workdir={tmp_path / 'work'}", experiment="benchmark")
+    process = run_command(argument, f"--output={tmp_path / 'work'}", experiment="benchmark")
     assert process.returncode == 2 and message in process.stderr and len(process.stderr.splitlines()) == 1
     assert not (tmp_path / "work").exists()

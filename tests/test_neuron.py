@@ -2,9 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mnist_jax.errors import DataError
 from mnist_jax.lecture import neuron
+from mnist_jax.lecture.plots import decision_boundary
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,3 +77,30 @@ def test_an_invalid_row_is_named(tmp_path, content, message):
     (tmp_path / "points.csv").write_text(content)
     with pytest.raises(DataError, match=message):
         neuron.read_points(tmp_path / "points.csv")
+
+
+@pytest.mark.parametrize(
+    ("last_line", "is_outside"),
+    [((1, 0, 0.5), False), ((1, 0, 50), True), ((0, 0, 1), True)],
+    ids=["inside", "outside", "none"],
+)
+def test_the_plot_says_which_line_is_the_last_and_that_it_is_outside(last_line, is_outside):
+    inputs, labels = np.array([[0.0, 0.0], [1.0, 1.0], [0.3, 0.2]]), np.array([0, 1, 0])
+    lines = np.array([[1, 1, 0.1 * i] for i in range(500)] + [last_line])
+    figure = decision_boundary(inputs, labels, lines, title="perceptron rule")
+    FigureCanvasAgg(figure).draw()
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert axes.get_title().startswith("perceptron rule") and ("outside" in axes.get_title()) == is_outside
+    texts = ["class 0", "class 1", "after earlier epochs (1 of 26)", "after the last epoch"]
+    assert [text.get_text() for text in legend.get_texts()] == (texts if any(last_line[:2]) else texts[:3])
+    assert len(axes.lines) <= 21 and all(line.get_zorder() < axes.collections[0].get_zorder() for line in axes.lines)
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+@pytest.mark.parametrize("height", [1.0, 100.0])
+def test_the_plot_of_a_network_explains_its_areas(height):
+    inputs, labels = np.array([[0, 0], [1, height]]), np.array([0, 1])
+    figure = decision_boundary(inputs, labels, np.zeros((0, 3)), lambda points: points[:, 0] - 0.5)
+    (legend,) = figure.legends
+    assert "predicted" in legend.get_title().get_text() and len(legend.get_texts()) == 2
+    assert figure.axes[0].get_aspect() == (1.0 if height == 1 else "auto")

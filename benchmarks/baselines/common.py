@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
     """Parses the command line.
 
     Returns:
-      model, dtype, task, variant, batch_size, epochs, seeds, hidden, and data: an .npz file of images and labels.
+      model, dtype, task, variant, batch_size, epochs, seeds, hidden_size, and data: an .npz file of images and labels.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=["softmax", "perceptron", "cnn", "deep_cnn", "example"], required=True)
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, required=True)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--hidden", type=int, default=784)
+    parser.add_argument("--hidden_size", type=int, default=784)
     parser.add_argument("--data", required=True)
     return parser.parse_args()
 

@@ -27,7 +27,7 @@ def main() -> None:
     args = parse_args()
     config = dataclasses.replace(CONFIGS[args.model], dtype=args.dtype, batch_size=args.batch_size)
     if args.model == "perceptron":
-        config = dataclasses.replace(config, hidden_sizes=(args.hidden,))
+        config = dataclasses.replace(config, hidden_sizes=(args.hidden_size,))
     images, labels = jax.device_put(load_data(args))
     device = jax.devices()[0]
     if device.platform != "cpu":

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mnist_jax.plots import new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+MAX_EARLIER_LINES = 20
+
+
+def _draw_line(axes: Axes, line: np.ndarray, **style: Any) -> None:
+    a, b, c = line
+    norm = a * a + b * b
+    if norm > 0:
+        foot = a * c / norm, b * c / norm
+        axes.axline(foot, (foot[0] - b, foot[1] + a), **style)
 
 
 def decision_boundary(
@@ -20,7 +33,7 @@ def decision_boundary(
     decision_function: Callable[[np.ndarray], np.ndarray] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draws points of two classes and the line that separates them, with the lines of earlier epochs faintly.
+    """Draws points of two classes and the line that separates them, with some lines of earlier epochs faintly.
 
     Args:
       inputs: [N, 2] float.
@@ -43,19 +56,20 @@ def decision_boundary(
         axes.contourf(x, y, values > 0, levels=[-0.5, 0.5, 1.5], colors=["tab:blue", "tab:orange"], alpha=0.2)
     for label, marker, color in ((0, "o", "tab:blue"), (1, "^", "tab:orange")):
         x, y = inputs[labels == label].T
-        axes.scatter(x, y, marker=marker, color=color, s=18, label=f"class {label}")
-    for i, (a, b, c) in enumerate(lines):
-        last = i == len(lines) - 1
-        color, width, alpha = ("black", 2, 1) if last else ("gray", 1.5, 0.15 + 0.4 * i / len(lines))
-        name = "line after the last epoch" if last else "after earlier epochs" if i == len(lines) - 2 else None
-        norm = a * a + b * b
-        if norm > 0:
-            foot = a * c / norm, b * c / norm
-            axes.axline(foot, (foot[0] - b, foot[1] + a), color=color, linewidth=width, alpha=alpha, label=name)
+        axes.scatter(x, y, marker=marker, color=color, s=18, zorder=3, label=f"class {label}")
+    every = max(math.ceil(len(lines) / MAX_EARLIER_LINES), 1)
+    earlier = lines[:-1][::every]
+    which = "after earlier epochs" + (f" (1 of {every})" if every > 1 else "")
+    for i, line in enumerate(earlier):
+        _draw_line(axes, line, color="gray", linewidth=1, alpha=0.3 + 0.6 * i / len(earlier), label="_" * i + which)
     if len(lines):
+        _draw_line(axes, lines[-1], color="black", linewidth=2, label="after the last epoch")
         a, b, c = lines[-1]
-        sides = {a * x + b * y > c for x in (left, right) for y in (bottom, top)}
-        title += "\n(the last line lies outside of this plot)" * (len(sides) == 1)
+        is_outside = len({a * x + b * y > c for x in (left, right) for y in (bottom, top)}) == 1
+        title += "\n(the last line lies outside of this plot)" * is_outside
     axes.set(xlim=(left, right), ylim=(bottom, top), xlabel="x", ylabel="y", title=title)
-    figure.legend(loc="outside lower center", ncols=2)
+    if 0.8 < (right - left) / (top - bottom) < 1.25:
+        axes.set_aspect("equal")
+    areas = None if decision_function is None else "colored areas: the class that is predicted"
+    figure.legend(loc="outside lower center", ncols=2, title=areas)
     return figure
