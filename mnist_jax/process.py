@@ -49,7 +49,9 @@ def exit_on_signals(advice: str = "", cleanup: Callable[[], None] = lambda: None
     def leave(number: int) -> None:
         try:
             cleanup()
-            os.write(2, f"stopped by {signal.Signals(number).name}{advice}\n".encode(errors="backslashreplace"))
+            line = f"stopped by {signal.Signals(number).name}{advice}\n"
+            start = "\r" if os.isatty(2) else ""  # a terminal shows ^C
+            os.write(2, f"{start}{line}".encode(errors="backslashreplace"))
         finally:  # the line may be lost, the signal may not
             os._exit(128 + number)
 

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -71,7 +72,10 @@ def test_importing_loads_nothing_heavy(module, heavy):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_is_there_and_in_the_readme(readme):
     import mnist_jax
 
     assert all(getattr(mnist_jax, name) is not None for name in mnist_jax.__all__)
+    table = readme.partition("### Every public name")[2].partition("\n#")[0]
+    listed = {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert listed == set(mnist_jax.__all__)
