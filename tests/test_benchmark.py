@@ -229,7 +229,7 @@ def test_a_signal_ends_the_process_that_is_measured_too(tmp_path, folder, number
         ("--targets=99.9", "no such targets"),
         ("--rounds=0", "--rounds=0: must be at least 1"),
         ("--batch_sizes=32,x", "--batch_sizes=32,x: "),
-        ("--images=150", "--images=150: fewer than a batch of 200 for softmax"),
+        ("--images=150", "--images=150: fewer than a batch of 200 for perceptron"),
         ("--baseline_pythons=torch=/nowhere/python", "must be NAME=PYTHON"),
         ("--baseline_pythons=pytorch=python", "torch"),
     ],

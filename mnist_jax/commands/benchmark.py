@@ -1,6 +1,6 @@
 """Measures throughput and compares it with plain JAX, PyTorch and Keras on this machine.
 
-python -m mnist_jax benchmark --images=400 --rounds=1 --epochs=1 --models=perceptron --dtypes=float32
+python -m mnist_jax benchmark --images=400 --rounds=1
 python -m mnist_jax benchmark --baseline_pythons=torch=TORCH/bin/python,keras_tf=KERAS/bin/python
 
 Each implementation runs in a process of its own, alternating with the others. Writes benchmark.json (updated after each
@@ -32,8 +32,8 @@ class Flags(OutputFlags):
     deep_cnn_images: int = flag_field(
         0, "images per epoch of deep_cnn; 0: as many as --images", group="data", minimum=0
     )
-    models: tuple[str, ...] = flag_field(MODELS, "models to measure", group="model", choices=MODELS)
-    dtypes: tuple[str, ...] = flag_field(DTYPES, "dtypes to measure", group="model", choices=DTYPES)
+    models: tuple[str, ...] = flag_field(("perceptron", "cnn"), "models to measure", group="model", choices=MODELS)
+    dtypes: tuple[str, ...] = flag_field(("float32",), "dtypes to measure", group="model", choices=DTYPES)
     tasks: tuple[str, ...] = flag_field(("train",), "train, evaluate, predict or several", group="model", choices=TASKS)
     batch_sizes: tuple[int, ...] = flag_field(
         (0,), "images per step, one or several; 0: the recipe's", group="model", minimum=0
