@@ -17,11 +17,11 @@ from mnist_jax.config import Config, config_from_dict
 from mnist_jax.console import tolerant_output
 from mnist_jax.errors import ConfigError, InterruptedRunError, MnistJaxError, summarize_exception
 from mnist_jax.experiment import Experiment
-from mnist_jax.fields import Value, flag_field, validate_fields
+from mnist_jax.fields import Flag, Value, flag_field, validate_fields
 from mnist_jax.files import expand_user, make_new_folder, read_json, remove_if_empty
 from mnist_jax.flags import add_dashes, define_flags, explicit_values, format_help, parse_flags
 from mnist_jax.options import RunOptions
-from mnist_jax.process import exit_on_signals
+from mnist_jax.process import exit_on_signals, ignore_signals
 
 T = TypeVar("T")
 
@@ -46,21 +46,33 @@ def _run(
     exit_on_signals()
     absl_logging.set_verbosity(absl_logging.FATAL)  # libraries log what we report in one line
     values, by_group = define_flags(holders, hidden_groups)
-    with tolerant_output():
-        try:
-            positional = parse_flags(values)
-            if values.help:
-                print(format_help(doc, values, by_group))
-            else:
-                function(values, positional)
-        except MnistJaxError as error:
-            prefix = "" if isinstance(error, InterruptedRunError) else "error: "
-            print(f"{prefix}{add_dashes(str(error), values)}", file=sys.stderr)
-            sys.exit(error.exit_status)
-        except OSError as error:
-            what = f"{error.filename}: {error.strerror}" if error.filename else summarize_exception(error)
-            print(f"error: {what}", file=sys.stderr)
-            sys.exit(1)
+    try:
+        with tolerant_output():
+            _call(doc, values, by_group, function)
+    finally:
+        ignore_signals()
+
+
+def _call(
+    doc: str,
+    values: FlagValues,
+    by_group: dict[str, list[Flag]],
+    function: Callable[[FlagValues, list[str]], None],
+) -> None:
+    try:
+        positional = parse_flags(values)
+        if values.help:
+            print(format_help(doc, values, by_group))
+        else:
+            function(values, positional)
+    except MnistJaxError as error:
+        prefix = "" if isinstance(error, InterruptedRunError) else "error: "
+        print(f"{prefix}{add_dashes(str(error), values)}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else summarize_exception(error)
+        print(f"error: {what}", file=sys.stderr)
+        sys.exit(1)
 
 
 def run_cli(doc: str, defaults: T, function: Callable[[T, list[str]], None]) -> None:

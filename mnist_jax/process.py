@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Held for good by whichever ends the process: the thread that a signal woke, or the main thread at its end.
+_ending = threading.RLock()
 
 
 def _listen(listener: socket.socket, on_signal: Callable[[int], None]) -> None:
@@ -47,6 +49,7 @@ def exit_on_signals(advice: str = "", cleanup: Callable[[], None] = lambda: None
     """
 
     def leave(number: int) -> None:
+        _ending.acquire()
         try:
             cleanup()
             line = f"stopped by {signal.Signals(number).name}{advice}\n"
@@ -56,6 +59,11 @@ def exit_on_signals(advice: str = "", cleanup: Callable[[], None] = lambda: None
             os._exit(128 + number)
 
     _call_on_signals(leave)
+
+
+def ignore_signals() -> None:
+    """From now on, signals that would end the process do nothing: everything is written, and it ends by itself."""
+    _ending.acquire()
 
 
 @contextlib.contextmanager

@@ -145,3 +145,15 @@ time.sleep(5)
 """)
     assert process.returncode == 143 and process.stdout == "interrupted\n", process.stderr
     assert process.stderr == "stopped by SIGTERM\n"
+
+
+def test_a_signal_after_the_end_does_not_stop_what_has_ended():
+    process = run_script("""
+from mnist_jax.process import ignore_signals
+exit_on_signals()
+ignore_signals()
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(0.2)
+print("ended")
+""")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "ended\n", "")
