@@ -62,8 +62,10 @@ def exit_on_signals(advice: str = "", cleanup: Callable[[], None] = lambda: None
 
 
 def ignore_signals() -> None:
-    """From now on, signals that would end the process do nothing: everything is written, and it ends by itself."""
+    """From now on, SIGINT and SIGTERM do nothing: everything is written, and the process ends by itself."""
     _ending.acquire()
+    for number in NUMBERS:  # libraries are torn down for some tenths of a second after Python's own handlers are gone
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
