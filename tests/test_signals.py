@@ -137,7 +137,7 @@ try:
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(5)
 except KeyboardInterrupt:
-    print("interrupted")
+    print("interrupted", flush=True)
 exit_on_signals()
 with defer_signals():
     os.kill(os.getpid(), signal.SIGTERM)
