@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,24 +11,39 @@ import numpy as np
 
 from mnist_jax.checkpoint import restore_state
 from mnist_jax.config import Config, config_from_dict
+from mnist_jax.datasets import DIGITS
 from mnist_jax.errors import ArgumentError, ConfigError, DataError
 from mnist_jax.experiment import Components, Experiment
 from mnist_jax.files import expand_user, read_json
-from mnist_jax.images import Picture, read_pictures
+from mnist_jax.likeness import is_digit
+from mnist_jax.pictures.digits import NO_DIGIT, Digit, find_digits
+from mnist_jax.pictures.reading import read_pictures, to_pixels
 from mnist_jax.types import Array, Record, TrainState
 from mnist_jax.workdir import final_state_folder, find_result
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture: TypeAlias = str | os.PathLike[str] | Image | np.ndarray | Digit
+
+LOWEST_PROBABILITY = 0.5
+LOWEST_ODDS = 2.0  # of the first class against the second
+
 
 class Prediction(NamedTuple):
-    """What a network makes of one picture."""
+    """What a network makes of one digit of a picture."""
 
-    name: str  # the file, or the number of the array
+    digit: Digit  # the image as the network saw it, where it is from, and what was done to it
     label: str  # the most probable class
     probability: float  # 0 to 1
     runner_up: str
     runner_up_probability: float
-    image: np.ndarray  # [H, W] uint8, as the network saw it
-    preprocessing_steps: tuple[str, ...]
+    unsure: str  # why the label may be wrong; empty where nothing speaks against it
+
+    @property
+    def name(self) -> str:
+        """The file, or the number of the array."""
+        return self.digit.name
 
 
 class LoadedRun(NamedTuple):
@@ -70,51 +85,65 @@ class LoadedRun(NamedTuple):
         """
         return np.asarray(jax.jit(self.components.predict)(self.state, jnp.asarray(images)))
 
-    def predict(self, *pictures: str | os.PathLike[str] | np.ndarray | Picture) -> list[Prediction]:
-        """Reads digits.
+    def predict(self, *pictures: "Picture", single: bool = False) -> list[Prediction]:
+        """Reads the digits in pictures.
 
         Args:
-          *pictures: PNG, JPEG or IDX files, what read_pictures returns, or [N, H, W] arrays of prepared images in the
-            data set's dtype. For a data set of floats, files are scaled to [0, 1].
+          *pictures: files (PNG, JPEG, WebP, BMP, TIFF, GIF or IDX; - for standard input); PIL images; uint8 arrays
+            [h, w], [h, w, 3] or [h, w, 4] of pictures; what read_pictures returns; or arrays [N, H, W] of prepared
+            images in the data set's dtype. For a data set of floats, pictures are scaled to [0, 1].
+          single: whether a picture shows one digit; the largest is taken then.
 
         Returns:
-          A prediction for each image.
+          A prediction for each digit, in reading order. `unsure` says why one may be wrong: the picture is too faint or
+          too small, the probability is below 0.5 or less than twice the second, or (for runs on digits of 28x28) the
+          image is like no digit, as a network tells that was trained on digits and on letters, scribbles and textures.
 
         Raises:
           ArgumentError: an array of another shape or dtype.
-          DataError: a file that is no picture, or a run whose images are not gray.
+          DataError: a file that is no picture, a picture without a digit, or a run whose images are not gray.
         """
-        images: list[Picture] = []
-        for picture in pictures:
-            if isinstance(picture, Picture):
-                images.append(picture)
-            elif isinstance(picture, np.ndarray):
-                self._check_array(picture)
-                images += [Picture(f"[{i}]", image, ()) for i, image in enumerate(picture)]
-            else:
-                images += read_pictures(picture, self.picture_shape)
-        if not images:
+        digits = [digit for number, picture in enumerate(pictures) for digit in self._read(picture, number, single)]
+        if not digits:
             return []
-        logits = self.logits(np.stack([self._to_stored(image.image) for image in images])[..., None])
-        predictions = []
+        stored = np.stack([self._to_stored(digit.image) for digit in digits])
+        filling = np.zeros((-len(stored) % 64, *stored.shape[1:]), stored.dtype)  # few shapes: few programs
+        logits = self.logits(np.concatenate([stored, filling])[..., None])[: len(stored)]
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise DataError(
                 f"the run's network has outputs of shape {logits.shape[1:]}, which are no classes to choose from"
             )
-        for image, probabilities in zip(images, np.asarray(jax.nn.softmax(logits)), strict=True):
-            first, second = np.argsort(-probabilities, kind="stable")[:2]
-            predictions.append(
-                Prediction(
-                    name=image.name,
-                    label=self.class_names[first],
-                    probability=float(probabilities[first]),
-                    runner_up=self.class_names[second],
-                    runner_up_probability=float(probabilities[second]),
-                    image=image.image,
-                    preprocessing_steps=image.preprocessing_steps,
-                )
-            )
+        knows_digits = tuple(self.class_names) == DIGITS and self.picture_shape == (28, 28)
+        is_byte = stored.dtype == np.uint8
+        images = stored if is_byte else (255 * np.clip(stored, 0, 1)).astype(np.uint8)
+        alike = is_digit(images) if knows_digits else np.ones(len(images), bool)
+        predictions = []
+        probabilities = np.asarray(jax.nn.softmax(logits))
+        for digit, row, is_alike in zip(digits, probabilities, alike, strict=True):
+            first, second = (int(n) for n in np.argsort(-row, kind="stable")[:2])
+            one, other = float(row[first]), float(row[second])
+            is_flat = not (one >= LOWEST_PROBABILITY and one >= LOWEST_ODDS * other)
+            unsure = digit.doubt or ("" if is_alike else "like no digit") or ("low probability" if is_flat else "")
+            predictions.append(Prediction(digit, self.class_names[first], one, self.class_names[second], other, unsure))
         return predictions
+
+    def _read(self, picture: "Picture", number: int, single: bool) -> list[Digit]:
+        """The digits in a picture of any kind."""
+        if isinstance(picture, Digit):
+            return [picture]
+        if isinstance(picture, str | os.PathLike):
+            return read_pictures(picture, self.picture_shape, single)
+        if not isinstance(picture, np.ndarray):  # of PIL
+            picture = to_pixels(picture)[0]
+        elif picture.dtype != np.uint8 or picture.ndim < 2 or picture.shape[2:] not in ((), (1,), (3,), (4,)):
+            self._check_array(picture)
+            box = (0, 0, *self.picture_shape[::-1])
+            return [Digit(image, box, name=f"[{i}]") for i, image in enumerate(picture)]
+        digits = find_digits(picture, self.picture_shape)
+        if not digits:
+            raise DataError(f"[{number}]: {NO_DIGIT}")
+        digits = [max(digits, key=lambda digit: digit.height)] if single else digits
+        return [digit._replace(name=f"[{number}]") for digit in digits]
 
     @property
     def image_dtype(self) -> str:

@@ -23,10 +23,10 @@ from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.experiment import Experiment
 from mnist_jax.files import read_json
 from mnist_jax.idx import read_idx
-from mnist_jax.images import read_pictures
 from mnist_jax.lecture.neuron import read_points
 from mnist_jax.loaded_run import load_run
 from mnist_jax.loop import best_step, should_stop, start_seed
+from mnist_jax.pictures.reading import read_pictures
 from mnist_jax.plots import learning_curves
 from mnist_jax.programs import compile_programs
 from mnist_jax.resume import fingerprint, restore_latest
@@ -219,7 +219,7 @@ def test_a_symbolic_link_out_of_a_checkpoint_is_not_followed(tmp_path):
 
 READERS = {  # from kinds of files to what reads one
     "idx": "idx.read_idx(path)",
-    "picture": "images.read_pictures(path, (28, 28))",
+    "picture": "reading.read_pictures(path, (28, 28))",
     "points": "neuron.read_points(path)",
     "manifest": "checkpoint.read_metadata(path.parent)",
     "config": "cli._read_config(path, config.Config())",
@@ -238,7 +238,8 @@ def test_coverage_guided_fuzzing(tmp_path, record_property, reader):
 import pathlib, sys
 import atheris
 with atheris.instrument_imports(include=["mnist_jax"]):
-    from mnist_jax import checkpoint, cli, config, idx, images
+    from mnist_jax import checkpoint, cli, config, idx
+    from mnist_jax.pictures import reading
     from mnist_jax.lecture import neuron
     from mnist_jax.errors import MnistJaxError
 path = pathlib.Path(sys.argv[1])

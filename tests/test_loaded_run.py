@@ -1,10 +1,11 @@
 """What a finished run makes of arrays and pictures."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mnist_jax.datasets import DIGITS, make_dataset
-from mnist_jax.errors import ArgumentError
+from mnist_jax.errors import ArgumentError, DataError
 from mnist_jax.experiment import Experiment
 from mnist_jax.loaded_run import load_run
 from mnist_jax.runner import run
@@ -24,7 +25,7 @@ def test_arrays_must_be_as_the_data_set_stores_them(tmp_path, small):
         loaded = make_run(tmp_path / dtype, small, scale)
         right = images if scale == 1 else images / 255
         assert loaded.predict(right)[0].name == "[0]"
-        for array in (*others, right[0], right[:, :20], right[..., None]):
+        for array in (*others, right[:, :20], right[..., None]):
             with pytest.raises(ArgumentError, match=rf"pictures: an array must be \[N, 28, 28\] {dtype}.*; got"):
                 loaded.predict(array)
 
@@ -36,3 +37,27 @@ def test_a_run_on_floats_sees_pictures_scaled(tmp_path, small):
     found = make_run(tmp_path / "floats", small, 255).predict(tmp_path / "digit.png", images[1:] / 255)
     assert [one.probability for one in found] == pytest.approx([one.probability for one in expected])
     assert len({one.probability for one in found}) == 9
+
+
+def test_pictures_may_be_files_arrays_or_of_pil(tmp_path, small):
+    loaded = make_run(tmp_path / "run", small, 1)
+    page = np.pad(255 - np.kron(small["test_images"][0], np.ones((8, 8), np.uint8)), 40, constant_values=255)
+    colored = np.stack([page] * 3, axis=-1)
+    Image.fromarray(page).save(tmp_path / "digit.webp", lossless=True)
+    pictures = page, page[..., None], colored, Image.fromarray(page), Image.fromarray(colored), tmp_path / "digit.webp"
+    predictions = loaded.predict(*pictures)
+    assert [one.name for one in predictions] == ["[0]", "[1]", "[2]", "[3]", "[4]", str(tmp_path / "digit.webp")]
+    for one in predictions:
+        np.testing.assert_array_equal(one.digit.image, predictions[0].digit.image)
+    with pytest.raises(DataError, match=r"\[1\]: no digit found"):
+        loaded.predict(page, np.full((90, 90), 200, np.uint8))
+    two = np.concatenate([page, page], axis=1)
+    assert len(loaded.predict(two)) == 2 and len(loaded.predict(two, single=True)) == 1
+
+
+def test_what_is_no_digit_faint_or_undecided_is_unsure(tmp_path, small):
+    loaded = make_run(tmp_path / "run", small, 1)  # untrained: it decides nothing
+    sideways = np.rot90(small["test_images"], axes=(1, 2))[small["test_labels"] == 4]
+    reasons = [one.unsure for one in loaded.predict(np.concatenate([sideways, small["test_images"][:9]]))]
+    assert reasons[: len(sideways)].count("like no digit") > 0.8 * len(sideways)
+    assert reasons[len(sideways) :].count("low probability") > 4

@@ -2,13 +2,20 @@
 
 python -m mnist_jax predict --workdir=runs/mine FILE...
 
-With --show or --output=FOLDER, draws the digits as the network saw them into predictions.png.
+FILE is a PNG, JPEG, WebP, BMP, TIFF, GIF or IDX file, a folder or pattern of pictures, or - for standard input. Several
+digits in a picture are read from left to right. With --show or --output=FOLDER, predictions.png shows what the network
+saw, and stages.png how the picture became that.
 """
 
+import concurrent.futures
 import dataclasses
+import functools
+import itertools
 import json
+import os
 import pathlib
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mnist_jax import cli
@@ -18,10 +25,13 @@ from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.fields import flag_field
 
 if TYPE_CHECKING:
-    from mnist_jax.loaded_run import Prediction
+    from mnist_jax.loaded_run import LoadedRun, Prediction
+    from mnist_jax.pictures.digits import Digit
 
 MAX_DRAWN = 64
+MAX_STAGES = 12
 MAX_NAME = 16  # characters over an image
+AT_A_TIME = 64  # files that are in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Flags(OutputFlags, RunFlags):
 
     json: bool = flag_field(False, "print a JSON object per line, for programs", group="output")
     show: bool = flag_field(False, "draw what the network saw, and show it if there is a screen", group="output")
+    single: bool = flag_field(False, "read only the largest digit of each picture", group="data")
 
 
 def main(flags: Flags, positional: list[str]) -> None:
@@ -37,7 +48,7 @@ def main(flags: Flags, positional: list[str]) -> None:
 
     Args:
       flags: parsed flags.
-      positional: PNG, JPEG or IDX files.
+      positional: files, folders or patterns.
 
     Raises:
       ConfigError: no workdir, no file, or no folder to write.
@@ -45,41 +56,76 @@ def main(flags: Flags, positional: list[str]) -> None:
     """
     flags.check_workdir()
     if not positional:
-        raise ConfigError("no FILE: name PNG, JPEG or IDX files after the flags")
+        raise ConfigError("no FILE: name pictures, folders of pictures or IDX files after the flags")
     is_drawn = bool(flags.show or flags.output)
     if is_drawn:
-        flags.check_output("predictions.png")
-    from mnist_jax import images
+        flags.check_output("predictions.png", "stages.png")
+    from mnist_jax.pictures.reading import expand_paths
 
     run = flags.load()
-    shape = run.picture_shape
-    pictures, errors = [], []
-    for path in positional:
-        try:
-            pictures += images.read_pictures(path, shape)
-        except DataError as error:
-            errors.append(f"error: {error}")
-    predictions = run.predict(*pictures)
-    folder = _draw(flags, predictions[:MAX_DRAWN]) if is_drawn and predictions else None
-    for line in errors:
-        print(line, file=sys.stderr)
-    for prediction in predictions:
-        print(_to_json(prediction) if flags.json else _to_line(prediction))
+    outcomes = _predict_all(run, expand_paths(positional), flags.single)
+    first: list[Sequence[Prediction] | DataError] = []
+    drawn: list[Prediction] = []
+    if is_drawn:  # files are written before anything is printed
+        for outcome in outcomes:
+            first.append(outcome)
+            drawn += [] if isinstance(outcome, DataError) else outcome
+            if len(drawn) >= MAX_DRAWN:
+                break
+    folder = _draw(flags, drawn[:MAX_DRAWN]) if drawn else None
+    count = failures = 0
+    for outcome in itertools.chain(first, outcomes):
+        if isinstance(outcome, DataError):
+            failures += 1
+            print(f"error: {outcome}", file=sys.stderr)
+        else:
+            count += len(outcome)
+            print(*(_to_json if flags.json else _to_lines)(outcome), sep="\n")
     if folder:
-        drawn = f" (the first {MAX_DRAWN} are drawn)" if len(predictions) > MAX_DRAWN else ""
-        print(f"Results: {folder}{drawn}", file=sys.stderr if flags.json else sys.stdout)
-    if errors:
+        note = f" (the first {MAX_DRAWN} are drawn)" if count > MAX_DRAWN else ""
+        print(f"Results: {folder}{note}", file=sys.stderr if flags.json else sys.stdout)
+    if failures:
         sys.exit(1)
+
+
+def _read(path: str, shape: tuple[int, int], single: bool) -> "list[Digit] | DataError":
+    from mnist_jax.pictures.reading import read_pictures
+
+    try:
+        return read_pictures(path, shape, single)
+    except DataError as error:
+        return error
+
+
+def _predict_all(run: "LoadedRun", paths: Sequence[str], single: bool) -> "Iterator[Sequence[Prediction] | DataError]":
+    """For each file its predictions or what is wrong with it; a few files at a time, so that memory stays flat."""
+    read = functools.partial(_read, shape=run.picture_shape, single=single)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), AT_A_TIME):
+            outcomes = list(pool.map(read, paths[start : start + AT_A_TIME]))
+            digits = [digit for outcome in outcomes if not isinstance(outcome, DataError) for digit in outcome]
+            predictions = iter(run.predict(*digits))
+            for outcome in outcomes:
+                if isinstance(outcome, DataError):
+                    yield outcome
+                else:
+                    yield list(itertools.islice(predictions, len(outcome)))
 
 
 def _draw(flags: Flags, predictions: "list[Prediction]") -> pathlib.Path:
     import numpy as np
 
     from mnist_jax import plots
+    from mnist_jax.pictures.plots import stages
 
     titles = [f"{_shorten(one.name)}\n{one.label} ({100 * one.probability:.1f} %)" for one in predictions]
-    images = np.stack([one.image for one in predictions])[..., None]
+    titles = [title + "\nunsure" * bool(one.unsure) for title, one in zip(titles, predictions, strict=True)]
+    images = np.stack([one.digit.image for one in predictions])[..., None]
     folder = flags.make_output("predict")
+    staged = [number for number, one in enumerate(predictions) if one.digit.stages][:MAX_STAGES]
+    if staged:
+        figure = stages([predictions[number].digit for number in staged], [titles[number] for number in staged])
+        plots.save(figure, folder / "stages.png")
     figure = plots.image_grid(images, titles, min(8, len(predictions)), cmap="gray")
     plots.save(figure, folder / "predictions.png", flags.show)
     return folder
@@ -91,18 +137,31 @@ def _shorten(name: str) -> str:
     return name.replace("$", r"\$")  # which begins a formula
 
 
-def _to_json(prediction: "Prediction") -> str:
-    stats = {"file": prediction.name, "prediction": prediction.label, "probability": prediction.probability}
-    stats |= {"runner_up": prediction.runner_up, "runner_up_probability": prediction.runner_up_probability}
-    return json.dumps(stats | {"preprocessing": prediction.preprocessing_steps})
+def _to_json(predictions: "Sequence[Prediction]") -> list[str]:
+    """A line for each digit."""
+    is_page = len({one.digit.box for one in predictions}) > 1  # not the images of an IDX file
+    text = "".join(one.label for one in predictions)
+    lines = []
+    for one in predictions:
+        stats = {"file": one.name, "prediction": one.label, "probability": one.probability}
+        stats |= {"runner_up": one.runner_up, "runner_up_probability": one.runner_up_probability}
+        stats |= {"unsure": one.unsure or None, "box": one.digit.box, "text": text if is_page else one.label}
+        lines.append(json.dumps(stats | {"preprocessing": one.digit.steps}))
+    return lines
 
 
-def _to_line(prediction: "Prediction") -> str:
-    steps = ", ".join(prediction.preprocessing_steps) or "unchanged"
-    return (
-        f"{prediction.name}: {prediction.label}  {100 * prediction.probability:.1f} %  "
-        f"(then {prediction.runner_up}, {100 * prediction.runner_up_probability:.1f} %)  [{steps}]"
-    )
+def _to_lines(predictions: "Sequence[Prediction]") -> list[str]:
+    """A line for each digit, and where a picture has several, one for all."""
+    is_page = len({one.digit.box for one in predictions}) > 1
+    lines = []
+    for one in predictions:
+        place = " ({},{} to {},{})".format(*one.digit.box) if is_page else ""
+        doubt = f"  unsure: {one.unsure}" if one.unsure else ""
+        lines.append(
+            f"{one.name}{place}: {one.label}  {100 * one.probability:.1f} %  (then {one.runner_up}, "
+            f"{100 * one.runner_up_probability:.1f} %){doubt}  [{', '.join(one.digit.steps) or 'unchanged'}]"
+        )
+    return lines + [f"{predictions[0].name}: {''.join(one.label for one in predictions)}"] * is_page
 
 
 if __name__ == "__main__":

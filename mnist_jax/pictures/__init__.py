@@ -1,0 +1,1 @@
+"""Reads digits' images from people's pictures: files, paper, printed lines, marks, digits."""
