@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.types import Dataset
+
 
 def num_batches(count: int, batch_size: int) -> int:
     """Counts the batches that hold some examples, the last one perhaps not full.
@@ -38,6 +40,22 @@ def split_validation(count: int, fraction: float) -> tuple[np.ndarray, np.ndarra
     num_held_out = int(np.ceil(count * fraction))
     order = np.random.RandomState(42).permutation(count)
     return order[num_held_out:], order[:num_held_out]
+
+
+def split_dataset(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses the validation images: those that the data set holds out itself, or else the lecture's.
+
+    Args:
+      dataset: the data set.
+      fraction: fraction to hold out, where it holds out none.
+
+    Returns:
+      Rows to train on and rows to validate on, int64.
+    """
+    count = len(dataset.train_labels)
+    if dataset.num_validation:
+        return np.split(np.arange(count), [count - dataset.num_validation])  # type: ignore[return-value]
+    return split_validation(count, fraction)
 
 
 def batch_indices(rows: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:

@@ -199,13 +199,12 @@ def main(experiment: Experiment, doc: str | None) -> None:
         from mnist_jax.runner import run
 
         enable_compilation_cache()
-        config = changed.config
-        stem = f"{config.name}-{config.dataset.partition(':')[0]}"
+        stem = f"{changed.config.name}-{changed.config.dataset.partition(':')[0]}"
         workdir = expand_user(given.workdir) if given.workdir else make_new_folder(stem)
         cleanup = functools.partial(remove_if_empty, workdir) if not given.workdir else lambda: None
         exit_on_signals(f"; to resume, give the same command with --workdir={workdir}", cleanup)
         try:
-            result = run(changed, workdir, given)
+            result = run(experiment.with_config(config), workdir, given, **explicit_values(values, config))
         finally:
             cleanup()
         print(f"Results: {workdir}")

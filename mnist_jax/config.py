@@ -34,6 +34,7 @@ class Config:
     # Of the data set the SHA-256 is compared, not where it lies.
     dataset: str = flag_field("mnist", "a name or PREFIX:REST of mnist_jax.datasets.DATASETS", group="data", decides_bits=False)
     data_dir: str = flag_field("", "folder of downloaded files; empty: ~/.cache/mnist_jax", group="data", decides_bits=False)
+    image_size: int = flag_field(0, "height and width to resize the pictures of images: and parquet: to; 0: as they are", group="data", minimum=0)
     validation_fraction: float = flag_field(0.1, "fraction of the training images held out for validation", minimum=0, exclusive_maximum=1)
 
     model: str = flag_field("perceptron", "name in mnist_jax.models.MODELS", group="model")

@@ -1,21 +1,31 @@
-"""DATASETS, the table from a name or prefix to a loader: the embedded sample, downloads, IDX folders, TFDS."""
+"""DATASETS, the table from a name or prefix to a loader: the embedded sample, downloads, files of your own, TFDS."""
 
 import gzip
 import hashlib
 import importlib.resources
 import importlib.util
+import logging
 import pathlib
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from mnist_jax.errors import ArgumentError, ConfigError, DataError, get_entry, suggest_name, summarize_exception
-from mnist_jax.files import expand_user, has_home
+from mnist_jax.files import DEFAULT_DATA_DIR, expand_user, has_home
 from mnist_jax.idx import IDX_FILES, read_idx
+from mnist_jax.readers.arrays import Arrays, compact_labels
+from mnist_jax.readers.csv import read_csv
+from mnist_jax.readers.idx_folder import read_idx_folder
+from mnist_jax.readers.image_folder import read_image_folder
+from mnist_jax.readers.npz import read_npz
+from mnist_jax.readers.parquet import read_parquet
+from mnist_jax.readers.suggest import suggest_prefix
 from mnist_jax.types import Dataset
 
-DEFAULT_DATA_DIR = "~/.cache/mnist_jax"
+logger = logging.getLogger("mnist_jax")
+
 DIGITS = tuple("0123456789")
 CLASS_NAMES = {
     "mnist": DIGITS,
@@ -45,6 +55,7 @@ def make_dataset(
     test_labels: np.ndarray,
     class_names: tuple[str, ...],
     name: str = "custom",
+    num_validation: int = 0,
 ) -> Dataset:
     """Makes a data set of arrays.
 
@@ -55,6 +66,8 @@ def make_dataset(
       test_labels: [M] int or [M, K] float.
       class_names: one for each output of the network.
       name: for messages and result files.
+      num_validation: how many of the training images, the last ones, are a validation split of its own; 0 lets
+        validation_fraction choose.
 
     Returns:
       The data set, with the SHA-256 of its arrays.
@@ -64,7 +77,7 @@ def make_dataset(
     """
     arrays = dict(zip(IDX_FILES, (train_images, train_labels, test_images, test_labels), strict=True))
     digest = hashlib.sha256()
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, array in arrays.items():
         array = np.asarray(array)
         is_float = np.issubdtype(array.dtype, np.floating)
@@ -91,29 +104,44 @@ def make_dataset(
                 f"{split}_labels: must be from 0 to {len(class_names) - 1}, for {len(class_names)} class names; "
                 f"they are from {labels.min()} to {labels.max()}"
             )
-    return Dataset(**parts, class_names=class_names, name=name, sha256=digest.hexdigest())
+    if not 0 <= num_validation < len(parts["train_labels"]):
+        count = len(parts["train_labels"])
+        raise ArgumentError(f"num_validation={num_validation}: must leave some of the {count} training images")
+    if num_validation:
+        digest.update(f"validation{num_validation}".encode())
+    sha256 = digest.hexdigest()
+    return Dataset(**parts, class_names=class_names, name=name, sha256=sha256, num_validation=num_validation)
 
 
-def _read_idx_dataset(paths: Mapping[str, pathlib.Path], name: str, class_names: tuple[str, ...] | None) -> Dataset:
-    arrays = {part: read_idx(path) for part, path in paths.items()}
-    for part, array in arrays.items():
-        ndim = 3 if part.endswith("images") else 1
-        if array.ndim != ndim:
-            raise DataError(f"{paths[part]}: holds {array.ndim} dimensions, {part} have {ndim}; are the files swapped?")
-    num_classes = len(class_names) if class_names else int(arrays["train_labels"].max(initial=0)) + 1
-    for split in ("train", "test"):
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        if len(images) != len(labels):
-            raise DataError(f"{paths[f'{split}_labels']}: {len(labels)} labels for {len(images)} images")
-        if images.size == 0:
-            raise DataError(f"{paths[f'{split}_images']}: holds no image")
-        if labels.max() >= num_classes:
-            raise DataError(
-                f"{paths[f'{split}_labels']}: label {labels.max()} is out of range, there are {num_classes} classes"
-            )
-    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
-        raise DataError(f"{paths['test_images']}: its images differ in size from the training images")
-    return make_dataset(**arrays, class_names=class_names or tuple(map(str, range(num_classes))), name=name)
+def _find_remarks(dataset: Dataset) -> list[str]:
+    """What people may want to know of a data set that is not wrong."""
+    remarks = []
+    trained = np.unique(dataset.train_labels)
+    if len(trained) == 1:
+        remarks.append(f"all training images are of one class, {dataset.class_names[int(trained[0])]}")
+    missing = [name for label, name in enumerate(dataset.class_names) if label not in trained]
+    if missing:
+        remarks.append(f"no training image is of class {', '.join(missing)[:80]}")
+    if dataset.train_images.min() == dataset.train_images.max():
+        remarks.append("all pixels of the training images are alike")
+    hashes = [{hash(image.tobytes()) for image in images} for images in (dataset.train_images, dataset.test_images)]
+    if shared := len(hashes[0] & hashes[1]):
+        remarks.append(f"{shared} of the {len(hashes[1])} different test images are training images too")
+    return remarks
+
+
+def _make_own(arrays: Arrays, name: str) -> Dataset:
+    """A data set of somebody's files, with remarks for people."""
+    if arrays.train_images.shape[1:3] != arrays.test_images.shape[1:3]:
+        raise DataError(f"{name}: its test images differ in size from the training images")
+    arrays = arrays if arrays.class_names else compact_labels(arrays)
+    try:
+        dataset = make_dataset(*arrays[:4], arrays.class_names or (), name, arrays.num_validation)
+    except ArgumentError as error:
+        raise DataError(f"{name}: {error}") from None
+    for remark in (*arrays.remarks, *_find_remarks(dataset)):
+        logger.info("%s: %s", name, remark)
+    return dataset
 
 
 def _load_mnist5k(name: str, data_dir: str) -> Dataset:
@@ -127,18 +155,28 @@ def _load_mnist5k(name: str, data_dir: str) -> Dataset:
     return make_dataset(images[train], labels[train], images[test], labels[test], DIGITS, name)
 
 
+def _path(name: str) -> pathlib.Path:
+    return expand_user(name.partition(":")[2])
+
+
 def _load_idx_folder(name: str, data_dir: str) -> Dataset:
-    root = expand_user(name.partition(":")[2])
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; dataset=idx:FOLDER names one that holds four IDX files")
-    paths = {}
-    for part, stem in IDX_FILES.items():
-        found = [root / f"{stem}{suffix}" for suffix in ("", ".gz") if (root / f"{stem}{suffix}").is_file()]
-        if not found:
-            wanted = ", ".join(IDX_FILES.values())
-            raise DataError(f"{root}: {stem} (or {stem}.gz) is missing; the folder needs {wanted}")
-        paths[part] = found[0]
-    return _read_idx_dataset(paths, name, None)
+    return _make_own(read_idx_folder(_path(name)), name)
+
+
+def _load_npz(name: str, data_dir: str) -> Dataset:
+    return _make_own(read_npz(_path(name)), name)
+
+
+def _load_csv(name: str, data_dir: str) -> Dataset:
+    return _make_own(read_csv(_path(name)), name)
+
+
+def _load_image_folder(name: str, data_dir: str, image_size: int = 0) -> Dataset:
+    return _make_own(read_image_folder(_path(name), image_size), name)
+
+
+def _load_parquet(name: str, data_dir: str, image_size: int = 0) -> Dataset:
+    return _make_own(read_parquet(_path(name), image_size), name)
 
 
 def _load_download(name: str, data_dir: str) -> Dataset:
@@ -166,24 +204,26 @@ def _load_download(name: str, data_dir: str) -> Dataset:
         manager = tfds.download.DownloadManager(
             download_dir=root / "downloads", manual_dir=manual_dir, dataset_name=name, url_infos=builder.url_infos
         )
-        paths = {part: pathlib.Path(path) for part, path in manager.download(urls).items()}
+        arrays: dict[str, Any] = {part: read_idx(path) for part, path in manager.download(urls).items()}
     except NonMatchingChecksumError as error:
         wrong = next((f"{stem}.gz" for stem in IDX_FILES.values() if f"{stem}.gz" in str(error)), "a file")
         raise DataError(
             f"{manual_dir / wrong}: its SHA-256 is not that of {name}'s {wrong}; remove it to have it downloaded"
         ) from None
+    except DataError:
+        raise
     except Exception as error:  # network and file errors of a dozen libraries
         raise DataError(
             f"{name}: can't be downloaded ({type(error).__name__}); without a network, place "
             f"{', '.join(IDX_FILES.values())}, each with .gz, in {own} and use data_dir={root}, or try dataset=mnist5k"
         ) from None
-    return _read_idx_dataset(paths, name, CLASS_NAMES[name])
+    return make_dataset(**arrays, class_names=CLASS_NAMES[name], name=name)
 
 
 def _load_tfds(name: str, data_dir: str) -> Dataset:
     import tensorflow_datasets as tfds
 
-    arrays = {}
+    arrays: dict[str, Any] = {}
     try:
         builder = tfds.builder(name.partition(":")[2], data_dir=data_dir or None)
         for split in ("train", "test"):
@@ -211,22 +251,30 @@ def _load_tfds(name: str, data_dir: str) -> Dataset:
 
 
 # A name, or a prefix that a colon and the rest follow -> loader (the full name, data_dir) -> Dataset.
-DATASETS: dict[str, Callable[[str, str], Dataset]] = {
+DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist5k": _load_mnist5k,
     "mnist": _load_download,
     "fashion_mnist": _load_download,
     "kmnist": _load_download,
     "idx:": _load_idx_folder,
+    "npz:": _load_npz,
+    "csv:": _load_csv,
+    "images:": _load_image_folder,
+    "parquet:": _load_parquet,
     "tfds:": _load_tfds,
 }
 
 
-def load_dataset(name: str, data_dir: str = "") -> Dataset:
+RESIZED = ("images:", "parquet:")  # whose loaders take image_size too
+
+
+def load_dataset(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
     """Loads a data set into memory.
 
     Args:
       name: a name in DATASETS, or a prefix followed by what its loader reads, such as idx:FOLDER.
       data_dir: folder where files are looked for first and downloaded to; empty for ~/.cache/mnist_jax.
+      image_size: height and width that the pictures of images: and parquet: are resized to; 0 leaves them as they are.
 
     Returns:
       The data set.
@@ -238,6 +286,11 @@ def load_dataset(name: str, data_dir: str = "") -> Dataset:
     prefix, colon, rest = name.partition(":")
     if colon and not rest:
         raise ConfigError(f"dataset={name}: a name must follow the colon; {suggest_name(name, DATASETS)}")
-    if name and name not in DATASETS and expand_user(name).is_dir():
-        raise ConfigError(f"dataset={name}: is a folder; did you mean idx:{name}, for the four IDX files in it?")
-    return get_entry(DATASETS, "dataset", prefix + colon)(name, data_dir)
+    if name and name not in DATASETS and prefix + colon not in DATASETS and (path := expand_user(name)).exists():
+        kind = "folder" if path.is_dir() else "file"
+        if suggested := suggest_prefix(path):
+            raise ConfigError(f"dataset={name}: is a {kind}; did you mean {suggested}{name}?")
+    load = get_entry(DATASETS, "dataset", prefix + colon)
+    if image_size and prefix + colon not in RESIZED:
+        raise ConfigError(f"image_size={image_size}: has no effect on dataset={name}; it is for images: and parquet:")
+    return load(name, data_dir, image_size) if image_size else load(name, data_dir)

@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 
-from mnist_jax.datasets import DEFAULT_DATA_DIR
 from mnist_jax.errors import ConfigError
-from mnist_jax.files import check_writable, expand_user, has_home
+from mnist_jax.files import DEFAULT_DATA_DIR, check_writable, expand_user, has_home
 
 _config: Any = jax.config  # whose options have no types in some versions
 _ADVICE = "choose a smaller batch or network, or compute fewer images at a time with microbatch_size"

@@ -114,7 +114,7 @@ class Experiment:
         new.config = config
         for cached in ("splits", "_own"):
             new.__dict__.pop(cached, None)
-        if (config.dataset, config.data_dir) != (self.config.dataset, self.config.data_dir):
+        if any(getattr(config, name) != getattr(self.config, name) for name in ("dataset", "data_dir", "image_size")):
             new.__dict__.pop("dataset", None)
         return new
 
@@ -144,19 +144,19 @@ class Experiment:
 
         own = self._own.get("dataset")
         if own is None:
-            return load_dataset(self.config.dataset, self.config.data_dir)
+            return load_dataset(self.config.dataset, self.config.data_dir, self.config.image_size)
         own = own() if callable(own) else own
         if not isinstance(own, Dataset):
             raise ArgumentError(f"dataset: must be a Dataset, as make_dataset returns, is a {type(own).__name__}")
-        return make_dataset(*own[:4], class_names=tuple(own.class_names), name=own.name)  # which checks it
+        return make_dataset(*own[:4], tuple(own.class_names), own.name, own.num_validation)
 
     @functools.cached_property
     def splits(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
         """Images and labels of "train", "validation" (where any are held out) and "test"."""
-        from mnist_jax.batches import split_validation
+        from mnist_jax.batches import split_dataset
 
         data = self.dataset
-        train, validation = split_validation(len(data.train_labels), self.config.validation_fraction)
+        train, validation = split_dataset(data, self.config.validation_fraction)
         if not len(train):
             raise ConfigError(f"validation_fraction={self.config.validation_fraction}: leaves no images to train on")
         splits = {
@@ -174,9 +174,9 @@ class Experiment:
     @property
     def steps_per_epoch(self) -> int:
         """Updates in an epoch, the last one perhaps of a batch that is not full."""
-        from mnist_jax.batches import num_batches, split_validation
+        from mnist_jax.batches import num_batches, split_dataset
 
-        train_rows, _ = split_validation(len(self.dataset.train_labels), self.config.validation_fraction)
+        train_rows, _ = split_dataset(self.dataset, self.config.validation_fraction)
         return num_batches(len(train_rows), self.config.batch_size)
 
     def build(

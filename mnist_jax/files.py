@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 Json: TypeAlias = Any  # what json.loads returns
 MAX_TEXT_BYTES = 1 << 24
+DEFAULT_DATA_DIR = "~/.cache/mnist_jax"
 
 
 def expand_user(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -16,18 +16,20 @@ IDX_FILES = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 MAX_IDX_BYTES = 1 << 32
+DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+MAX_RANK = 4
 _DEFLATE_MAX_RATIO = 1032  # https://zlib.net/zlib_tech.html
 
 
 def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np.ndarray:
-    """Reads one IDX file of unsigned bytes, gzipped or not.
+    """Reads one IDX file of any of the format's types, gzipped or not.
 
     Args:
       path: the file.
       max_bytes: the largest size that its header may state.
 
     Returns:
-      uint8 array; [N, H, W] for images, [N] for labels.
+      Array of rank 1 to 4 in the file's type: [N, H, W] or [N, H, W, C] for images, [N] for labels.
 
     Raises:
       DataError: the file is missing, truncated, not IDX, or does not hold what its header states. Memory is
@@ -43,17 +45,18 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np
             raise DataError(f"{path}: not a gzip file, though its name ends in .gz; download it again, or drop the .gz")
         with gzip.open(path) if is_gzip else path.open("rb") as file:
             magic = file.read(4)
-            if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] not in (1, 3):
+            if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not 1 <= magic[3] <= MAX_RANK:
                 raise DataError(
                     f"{path}: wrong magic number {magic.hex() or '(empty file)'}; an IDX file of bytes starts with "
                     "00000803 (images) or 00000801 (labels)"
                 )
+            dtype = np.dtype(DTYPES[magic[2]])
             header = file.read(4 * magic[3])
             if len(header) < 4 * magic[3]:
                 raise DataError(f"{path}: the file ends inside its header; download it again")
             shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
-            expected_bytes = int(np.prod(shape, dtype=object))
-            if int(np.prod(np.maximum(shape, 1), dtype=object)) > max_bytes:
+            expected_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if int(np.prod(np.maximum(shape, 1), dtype=object)) * dtype.itemsize > max_bytes:
                 raise DataError(
                     f"{path}: its header states {expected_bytes} bytes of shape {shape}; the limit is {max_bytes}"
                 )
@@ -68,4 +71,4 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np
     if len(content) != expected_bytes:
         have = "more" if len(content) > expected_bytes else "fewer"
         raise DataError(f"{path}: its header states {expected_bytes} bytes of shape {shape}, the file holds {have}")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     Picture: TypeAlias = str | os.PathLike[str] | Image | np.ndarray | Digit
 
-LOWEST_PROBABILITY = 0.5
-LOWEST_ODDS = 2.0  # of the first class against the second
+LOWEST_PROBABILITY = 0.45
+LOWEST_ODDS = 1.5  # of the first class against the second
 
 
 class Prediction(NamedTuple):
@@ -95,9 +95,9 @@ class LoadedRun(NamedTuple):
           single: whether a picture shows one digit; the largest is taken then.
 
         Returns:
-          A prediction for each digit, in reading order. `unsure` says why one may be wrong: the picture is too faint or
-          too small, the probability is below 0.5 or less than twice the second, or (for runs on digits of 28x28) the
-          image is like no digit, as a network tells that was trained on digits and on letters, scribbles and textures.
+          A prediction for each digit, in reading order. `unsure` says why one may be wrong: the digit is very faint,
+          small or wide; the probability is below 0.45 or less than 1.5 times the second; or (for runs on digits of
+          28x28) the image is like no digit, which mnist_jax.likeness tells.
 
         Raises:
           ArgumentError: an array of another shape or dtype.

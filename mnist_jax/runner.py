@@ -89,6 +89,8 @@ def run(
     device = choose_device(options.platform)
     experiment.check()  # before the data are loaded, or downloaded
     logger.info("loading %s", "the data set" if "dataset" in experiment.own_parts else config.dataset)
+    experiment = experiment if "batch_size" in fields else _fit_batch(experiment)
+    config = experiment.config
     record = _describe(experiment, device, workdir, options.deterministic)
     clock["load"] = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -116,6 +118,15 @@ def run(
         record["seconds"] = _seconds(clock) | {"epochs": [s for one in seed_runs for s in one.epoch_seconds]}
         _write_result(workdir, seed_runs, expected, record)
     return RunResult(record["summary"], record, [one.state for one in seed_runs])
+
+
+def _fit_batch(experiment: Experiment) -> Experiment:
+    """Cuts a batch that is larger than a small data set."""
+    config, count = experiment.config, len(experiment.splits["train"][1])
+    if config.batch_size <= count:
+        return experiment
+    logger.info("batch_size=%d: cut to the %d training images", config.batch_size, count)
+    return experiment.with_config(dataclasses.replace(config, batch_size=count))
 
 
 def _seconds(clock: dict[str, float]) -> Record:
@@ -148,7 +159,7 @@ def _describe(experiment: Experiment, device: jax.Device, workdir: pathlib.Path,
 def _relative_folder(config: Config, workdir: pathlib.Path) -> Record:
     """Where a relative folder of data lies as seen from the workdir, so that it is found from other folders too."""
     for path in (config.dataset.partition(":")[2], config.data_dir):
-        if path and not expand_user(path).is_absolute() and os.path.isdir(path):
+        if path and not expand_user(path).is_absolute() and os.path.exists(path):
             return {"from_workdir": os.path.relpath(os.path.realpath(path), os.path.realpath(workdir))}
     return {}
 

@@ -78,6 +78,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]  # one per output of the network
     name: str  # as `dataset` names it
     sha256: str  # of the four arrays; the same whether the files were compressed or not
+    num_validation: int = 0  # how many of the training images, the last ones, are its own validation split; 0: none
 
 
 Metrics: TypeAlias = dict[str, Mean]  # by the metric's name; "loss" is always there

@@ -35,12 +35,13 @@ def idx_bytes(array, dims=None):
     return header + array.astype(np.uint8).tobytes()
 
 
-def command(*args, experiment="perceptron"):
+def command(*args, experiment="perceptron", cwd=ROOT):
     """Runs a recipe, or a command of the package, as a user does."""
     is_recipe = (ROOT / "experiments" / f"{experiment}.py").exists()
     module = [f"experiments.{experiment}"] if is_recipe else ["mnist_jax", experiment]
     argv = [sys.executable, "-m", *module, *map(str, args)]
-    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def error_line(stderr):

@@ -11,11 +11,12 @@ import pytest
 LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
     {"errors", "files", "console", "process"},
-    {"types", "fields", "idx", "batches", "layers", "matmul", "workdir"},
-    {"config", "flags", "kernels", "options", "datasets", "checkpoint", "adapters", "first_layer"},
+    {"types", "fields", "idx", "layers", "matmul", "workdir"},
+    {"config", "flags", "kernels", "options", "batches", "checkpoint", "adapters", "first_layer"},
     {"models", "losses", "metrics", "optimizers", "augment", "devices", "plots", "report"},
     {"gradients", "lecture", "pictures", "likeness"},
-    {"train", "evaluation", "parts"},
+    {"readers"},
+    {"train", "evaluation", "parts", "datasets"},
     {"experiment"},
     {"programs", "loaded_run"},
     {"resume"},

@@ -239,6 +239,7 @@ import pathlib, sys
 import atheris
 with atheris.instrument_imports(include=["mnist_jax"]):
     from mnist_jax import checkpoint, cli, config, idx
+    from mnist_jax.readers import csv, npz, parquet
     from mnist_jax.pictures import reading
     from mnist_jax.lecture import neuron
     from mnist_jax.errors import MnistJaxError

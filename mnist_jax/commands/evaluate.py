@@ -87,17 +87,19 @@ def _load_own_dataset(run: "LoadedRun", data_dir: str) -> "Dataset":
     from mnist_jax.datasets import load_dataset
 
     own, name = run.record["dataset"], run.config.dataset
-    places: list[Callable[[], Dataset]] = [functools.partial(load_dataset, name, data_dir or run.config.data_dir)]
+    load = functools.partial(load_dataset, image_size=run.config.image_size)
+    places: list[Callable[[], Dataset]] = [functools.partial(load, name, data_dir or run.config.data_dir)]
     if "dataset" in run.experiment.own_parts:
         name, places = own["name"], [lambda: run.experiment.dataset]
     elif own.get("from_workdir") and not data_dir:
         moved = str((run.workdir / own["from_workdir"]).resolve())
-        is_idx = name.startswith("idx:")
-        places.append(functools.partial(load_dataset, f"idx:{moved}" if is_idx else name, "" if is_idx else moved))
+        prefix, colon, _ = name.partition(":")
+        place = (f"{prefix}:{moved}", "") if colon and prefix != "tfds" else (name, moved)
+        places.append(functools.partial(load, *place))
     problems = []
-    for load in places:
+    for load_from in places:
         try:
-            dataset = load()
+            dataset = load_from()
         except DataError as error:
             if len(places) == 1:
                 raise
@@ -113,12 +115,13 @@ def _load_own_dataset(run: "LoadedRun", data_dir: str) -> "Dataset":
 
 
 def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, np.ndarray]":
-    from mnist_jax.batches import split_validation
-    from mnist_jax.datasets import load_dataset
+    from mnist_jax.batches import split_dataset
+    from mnist_jax.datasets import RESIZED, load_dataset
 
     name = flags.dataset
     data_dir = flags.data_dir or run.config.data_dir
-    dataset = load_dataset(name, data_dir) if name else _load_own_dataset(run, flags.data_dir)
+    image_size = run.config.image_size if name.startswith(RESIZED) else 0
+    dataset = load_dataset(name, data_dir, image_size) if name else _load_own_dataset(run, flags.data_dir)
     shape, found = tuple(run.record["dataset"]["image_shape"]), dataset.test_images.shape[1:]
     if found != shape:
         sizes = ["x".join(map(str, size)) for size in (found, shape)]
@@ -133,7 +136,7 @@ def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, n
         )
     images, labels = dataset.test_images, dataset.test_labels
     if flags.split != "test":
-        rows = split_validation(len(dataset.train_images), run.config.validation_fraction)
+        rows = split_dataset(dataset, run.config.validation_fraction)
         images, labels = (array[rows[SPLITS.index(flags.split)]] for array in dataset[:2])
     if not len(labels):
         raise ConfigError(f"split={flags.split}: the run held no images out")

@@ -41,7 +41,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     from mnist_jax import batches, datasets, plots
 
     dataset = datasets.load_dataset(flags.dataset, flags.data_dir)
-    train, validation = batches.split_validation(len(dataset.train_images), Config.validation_fraction)
+    train, validation = batches.split_dataset(dataset, Config.validation_fraction)
     rows = np.unique(dataset.train_labels, return_index=True)[1][:4]
     titles = [f"label {dataset.class_names[label]}" for label in dataset.train_labels[rows]]
     folder = flags.make_output(f"load_data-{flags.dataset.partition(':')[0]}")

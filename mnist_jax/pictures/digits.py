@@ -177,7 +177,7 @@ def _doubt(box: Box, level: float) -> str:
         return f"only {width}x{height} pixels"
     if level < FAINTEST:
         return "very faint"
-    return "wider than a digit" if width > 1.6 * height else ""
+    return "wider than a digit" if width > 2 * height else ""
 
 
 def find_digits(pixels: np.ndarray, shape: tuple[int, int]) -> list[Digit]:

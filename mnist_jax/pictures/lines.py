@@ -53,8 +53,9 @@ def find_lines(mask: np.ndarray) -> list[Line]:
         bands, number = ndimage.label(count > 0.5 * width)
         for band in ndimage.find_objects(bands)[:number]:
             first, last = band[0].start - width, band[0].stop - 1 - width
-            beside = count[[band[0].start - 3, band[0].stop + 2]]  # a printed line has paper on both sides
-            if count[band].max() <= 0.55 * width or last - first >= max(4, height / 30) or beside.max() > 0.4 * width:
+            peak = count[band].max()
+            beside = count[[band[0].start - 3, band[0].stop + 2]].max()  # a printed line has paper on both sides
+            if peak <= 0.55 * width or last - first >= max(4, height / 30) or beside > 0.75 * peak:
                 continue
             row = np.round(y - slope * (x - width / 2))
             along = x[(row >= first) & (row <= last)]

@@ -76,14 +76,15 @@ def find_marks(mask: np.ndarray, contrast: Contrast, limit: int = 60) -> tuple[n
     return labels, marks
 
 
-def _surrounds(labels: np.ndarray, outer: Mark, inner: Mark) -> bool:
-    """Whether the outer mark has ink on all four sides of the inner one."""
+def _frames(labels: np.ndarray, outer: Mark, inner: Mark) -> bool:
+    """Whether the outer mark has ink on all four sides of the inner one, or is a thin corner round it."""
     if not outer.holds(inner) or outer is inner:
         return False
     top, bottom, left, right = inner.box
     y, x = (top + bottom) // 2, (left + right) // 2
     sides = labels[y, :left], labels[y, right:], labels[:top, x], labels[bottom:, x]
-    return all((side == outer.label).any() for side in sides)
+    height, width = outer.box[1] - outer.box[0], outer.box[3] - outer.box[2]
+    return all((side == outer.label).any() for side in sides) or outer.area < 0.1 * height * width
 
 
 def _is_border(labels: np.ndarray, mark: Mark) -> bool:
@@ -106,7 +107,7 @@ def drop_frames(labels: np.ndarray, marks: list[Mark]) -> list[Mark]:
         for mark in marks
         if not _is_border(labels, mark)
         and not any(
-            other.size > 0.2 * mark.size and other.level > 0.4 * mark.level and _surrounds(labels, mark, other)
+            other.size > 0.2 * mark.size and other.level > 0.4 * mark.level and _frames(labels, mark, other)
             for other in marks
         )
     ]
