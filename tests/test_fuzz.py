@@ -11,6 +11,8 @@ import sys
 
 import jax
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from conftest import ROOT, idx_bytes, update_manifest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +21,7 @@ from PIL import Image
 
 from mnist_jax.checkpoint import FORMAT, MANIFEST, read_metadata
 from mnist_jax.config import Config, config_from_dict
+from mnist_jax.datasets import load_dataset
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.experiment import Experiment
 from mnist_jax.files import read_json
@@ -35,6 +38,9 @@ from mnist_jax.runner import run
 FUZZ = settings(deadline=2000, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EMPTY_MANIFEST = json.dumps({"format": FORMAT, "metadata": {}, "files": {}, "keys": [], "sha256": ""}).encode()
 SIZES = st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 6), min_size=1, max_size=3)
+
+
+PICTURES = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 def picture_bytes(format):
@@ -67,7 +73,7 @@ def test_idx_headers(tmp_path, sizes, content, is_gzip, magic):
 
 
 @FUZZ
-@given(content=damaged(picture_bytes("PNG"), picture_bytes("JPEG"), gzip.compress(idx_bytes(np.eye(28)[None]))))
+@given(content=damaged(*map(picture_bytes, PICTURES), gzip.compress(idx_bytes(np.eye(28)[None]))))
 def test_pictures(tmp_path, content):
     path = tmp_path / "some"
     path.write_bytes(content)
@@ -75,6 +81,48 @@ def test_pictures(tmp_path, content):
         assert read_pictures(path, (28, 28))[0].image.shape == (28, 28)
     except DataError as error:
         assert "\n" not in str(error)
+
+
+def parquet_bytes():
+    content = io.BytesIO()
+    cells = [{"bytes": picture_bytes("PNG"), "path": None}] * 6
+    pyarrow.parquet.write_table(pyarrow.table({"image": cells, "label": [0, 1, 2] * 2}), content)
+    return content.getvalue()
+
+
+def npz_bytes(save):
+    content = io.BytesIO()
+    images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6)
+    save(content, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return content.getvalue()
+
+
+CSV = b"label,a,b,c,d\n" + b"0,1,2,3,4\n1,0,9,9,0\n" * 3
+DATA = {
+    "npz": [npz_bytes(np.savez), npz_bytes(np.savez_compressed)],
+    "csv": [CSV, CSV[14:]],
+    "parquet": [parquet_bytes()],
+}
+    "npz": [npz_bytes(np.savez), npz_bytes(np.savez_compressed)],
+    "csv": [CSV, CSV[14:]],
+    "parquet": [parquet_bytes()],
+}
+
+
+@pytest.mark.parametrize("format", DATA)
+def test_data_sets(tmp_path_factory, format):
+    folder = tmp_path_factory.mktemp(format)
+
+    @FUZZ
+    @given(content=damaged(*DATA[format]))
+    def check(content):
+        (folder / f"some.{format}").write_bytes(content)
+        try:
+            assert len(load_dataset(f"{format}:{folder}/some.{format}").train_labels)
+        except DataError as error:
+            assert "\n" not in str(error)
+
+    check()
 
 
 @FUZZ
@@ -220,12 +268,15 @@ def test_a_symbolic_link_out_of_a_checkpoint_is_not_followed(tmp_path):
 READERS = {  # from kinds of files to what reads one
     "idx": "idx.read_idx(path)",
     "picture": "reading.read_pictures(path, (28, 28))",
+    "npz": "npz.read_npz(path)",
+    "csv": "csv.read_csv(path)",
+    "parquet": "parquet.read_parquet(path, 0)",
     "points": "neuron.read_points(path)",
     "manifest": "checkpoint.read_metadata(path.parent)",
     "config": "cli._read_config(path, config.Config())",
 }
 IDX = idx_bytes(np.eye(28)[None])
-SEEDS = [picture_bytes("PNG"), picture_bytes("JPEG"), IDX, gzip.compress(IDX)]
+SEEDS = [*map(picture_bytes, PICTURES), IDX, gzip.compress(IDX), *DATA["npz"], *DATA["csv"], *DATA["parquet"]]
 SEEDS += [b"x,y,class\n1,2,0\n3,4.5,1\n", b'{"hidden_sizes": [3], "l1": 0.5}', EMPTY_MANIFEST]
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import warnings
 
 import numpy as np
 
@@ -25,8 +26,9 @@ def _read_rows(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline(_MAX_HEADER).strip().split(",")
         header = None if all(map(_is_number, first)) else [cell.strip().strip('"').lower() for cell in first]
-        with path.open(encoding="utf-8-sig") as file:
-            rows = np.loadtxt(file, np.float32, delimiter=",", skiprows=int(header is not None), ndmin=2)
+        with path.open(encoding="utf-8-sig") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without rows; the error below is enough
+            rows = np.loadtxt(file, np.float32, delimiter=",", comments=None, skiprows=int(header is not None), ndmin=2)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError:
