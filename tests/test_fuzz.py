@@ -103,10 +103,6 @@ DATA = {
     "csv": [CSV, CSV[14:]],
     "parquet": [parquet_bytes()],
 }
-    "npz": [npz_bytes(np.savez), npz_bytes(np.savez_compressed)],
-    "csv": [CSV, CSV[14:]],
-    "parquet": [parquet_bytes()],
-}
 
 
 @pytest.mark.parametrize("format", DATA)
