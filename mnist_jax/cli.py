@@ -87,6 +87,7 @@ def run_cli(doc: str, defaults: T, function: Callable[[T, list[str]], None]) -> 
     def call(values: FlagValues, positional: list[str]) -> None:
         given = dataclasses.replace(defaults, **explicit_values(values, defaults))  # type: ignore[type-var]
         validate_fields(given)
+        _log_to_stderr(logging.INFO, values)
         function(given, positional)
 
     _run(doc, (defaults,), call)

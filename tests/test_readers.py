@@ -230,6 +230,9 @@ def test_a_run_trains_on_it_and_evaluate_finds_it_from_another_folder(tmp_path, 
     words = ("--workdir=../run", "--output=out")
     scored = command(*words, experiment="evaluate", cwd=tmp_path / "other")
     assert scored.returncode == 0 and "30 images" in scored.stdout, scored.stderr
+    again = command("--workdir=../run", f"--dataset={name.replace('data', str(tmp_path / 'data'))}", "--output=again",
+                    experiment="evaluate", cwd=tmp_path / "other")  # fmt: skip
+    assert again.stdout.splitlines()[1:-1] == scored.stdout.splitlines()[1:-1]
 
 
 def test_one_file_gets_a_stratified_test_split_that_is_always_the_same(tmp_path, small):
