@@ -197,6 +197,13 @@ def test_an_idx_file_of_dark_digits_on_light_is_prepared(tmp_path, small):
         assert correlation(found.image, image) > 0.9 and found.steps
 
 
+def test_an_idx_file_of_colored_pictures_is_prepared(tmp_path, digit):
+    page = np.stack([enlarge(digit)] * 3, axis=-1)[None]
+    header = b"\0\0\x08\x04" + np.array(page.shape, ">u4").tobytes()
+    (tmp_path / "pages").write_bytes(header + page.tobytes())
+    assert correlation(read(tmp_path / "pages").image, digit) > 0.93
+
+
 def test_standard_input_folders_and_patterns(tmp_path, digit, monkeypatch):
     for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
@@ -245,6 +252,7 @@ BAD = {
     "bomb": (lambda path: Image.new("1", (20000, 20000)).save(path), "more than 50000000 pixels"),
     "labels": (lambda path: path.write_bytes(idx_bytes(np.zeros(9))), "holds labels, not images"),
     "specks": (specks, "no digit found"),
+    "floats": (lambda path: path.write_bytes(b"\0\0\x0d\x03" + b"\0\0\0\1" * 3 + bytes(4)), "images of float32"),
     "no image": (lambda path: path.write_bytes(idx_bytes(np.zeros((0, 28, 28)))), "holds no image"),
     "no image, but large": (
         lambda path: path.write_bytes(idx_bytes(np.zeros((0, 1, 1)), (0, 2**31, 2**31))),

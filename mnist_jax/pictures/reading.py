@@ -124,17 +124,20 @@ def decode_picture(file: BinaryIO, name: str) -> tuple[np.ndarray, tuple[str, ..
 
 def _read_idx_images(path: pathlib.Path, shape: tuple[int, int]) -> list[Digit]:
     images = read_idx(path, max_bytes=MAX_PIXELS)
-    if images.ndim != 3:
+    if images.ndim < 3:
         raise DataError(f"{path}: holds labels, not images")
+    if images.dtype != np.uint8:
+        raise DataError(f"{path}: holds images of {images.dtype}; those to read must be of bytes")
     if images.size == 0:
         raise DataError(f"{path}: holds no image")
     names = [f"{path}[{i}]" for i in range(len(images))]
-    border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
-    if images.shape[1:] == shape and np.median(border) < 128:  # a data set's images: light on dark
-        box = (0, 0, shape[1], shape[0])
-        blank = images.max(axis=(1, 2)) == images.min(axis=(1, 2))
-        rows = zip(images, names, blank, strict=True)
-        return [Digit(image, box, name=name, doubt="blank" if is_blank else "") for image, name, is_blank in rows]
+    if images.shape[1:] == shape:
+        border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
+        if np.median(border) < 128:  # a data set's images: light on dark
+            box = (0, 0, shape[1], shape[0])
+            doubts = np.where(images.max(axis=(1, 2)) == images.min(axis=(1, 2)), "blank", "").tolist()
+            rows = zip(images, names, doubts, strict=True)
+            return [Digit(image, box, name=name, doubt=doubt) for image, name, doubt in rows]
     digits = []
     for image, name in zip(images, names, strict=True):
         found = find_digits(image, shape)
