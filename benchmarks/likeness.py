@@ -3,18 +3,18 @@
 python -m benchmarks.likeness FOLDER, of the four IDX files of MNIST. Letters in the fonts of STIX are never shown.
 """
 
-import pathlib
+import dataclasses
 import sys
 
-import matplotlib
 import numpy as np
 from flax.traverse_util import flatten_dict
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 import mnist_jax as mj
-from mnist_jax.likeness import CONFIG, SHARE_DOUBTED, WEIGHTS, digit_logits
-from mnist_jax.pictures.normalize import normalize
+from benchmarks.pictures import font_path
+from mnist_jax.likeness import CONFIG, WEIGHTS, digit_logits
+from mnist_jax.pictures.normalize import disk, find_box, normalize
 
 Rng = np.random.Generator
 FONTS = ["DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Italic", "DejaVuSansMono"]
@@ -23,19 +23,28 @@ HELD_OUT_FONTS = ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGen
 LETTERS = "ACDEFHKLMNPQRTUVWXYadefhkmnprtuvwx"  # those that look like no digit
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SIZE = 72  # of drawings
+FRACTION_DOUBTED = 0.01  # of the held-out training digits that lie below the threshold
+RECIPE = dataclasses.replace(
+    CONFIG,
+    dropout=0.1,
+    rotation=8.0,
+    zoom=0.1,
+    translation=1.0,
+    loss="categorical_crossentropy",
+    label_smoothing=0.1,
+    optimizer="adam",
+    learning_rate=1e-2,
+    schedule="one_cycle",
+    batch_size=100,
+    epochs=4,
+)
 TRAIN, HELD_OUT, THRESHOLD_ROWS = slice(36_000), slice(54_000, 56_000), slice(56_000, 60_000)
-
-
-def _disk(radius: int) -> np.ndarray:
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return y**2 + x**2 <= radius**2
 
 
 def _text(text: str, font: str, size: int, width: int = SIZE) -> np.ndarray:
     image = Image.new("L", (width, SIZE))
-    path = pathlib.Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
     position = width / 2, SIZE / 2
-    ImageDraw.Draw(image).text(position, text, 255, font=ImageFont.truetype(str(path), size), anchor="mm")
+    ImageDraw.Draw(image).text(position, text, 255, font=ImageFont.truetype(font_path(font), size), anchor="mm")
     return np.asarray(image) / 255
 
 
@@ -53,8 +62,8 @@ def _warp(rng: Rng, ink: np.ndarray, elastic: float, turn: float) -> np.ndarray:
 def _thicken(rng: Rng, ink: np.ndarray, thinnest: int, thickest: int) -> np.ndarray:
     radius = int(rng.integers(thinnest, thickest + 1))
     if radius < 0:
-        return ndimage.grey_erosion(ink, footprint=_disk(-radius))
-    return ndimage.grey_dilation(ink, footprint=_disk(radius)) if radius else ink
+        return ndimage.grey_erosion(ink, footprint=disk(-radius))
+    return ndimage.grey_dilation(ink, footprint=disk(radius)) if radius else ink
 
 
 def _prepare(ink: np.ndarray) -> np.ndarray | None:
@@ -62,8 +71,7 @@ def _prepare(ink: np.ndarray) -> np.ndarray | None:
     mask = ink > 0.3 * ink.max()
     if ink.max() <= 0 or mask.sum() < 4:
         return None
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return normalize(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * 255 / ink.max(), (28, 28))
+    return normalize(ink[find_box(mask)] * 255 / ink.max(), (28, 28))
 
 
 def draw_letter(rng: Rng, digits: mj.Dataset, fonts: list[str] = FONTS) -> np.ndarray:
@@ -170,16 +178,16 @@ def main(folder: str) -> None:
     rng = np.random.default_rng(0)
     arrays = *make_examples(rng, digits, TRAIN), *make_examples(rng, digits, HELD_OUT)
     dataset = mj.make_dataset(*arrays, class_names=("other", "digit"), name="likeness")
-    experiment = mj.Experiment("likeness", dataset=dataset, config=CONFIG)
+    experiment = mj.Experiment("likeness", dataset=dataset, config=RECIPE)
     mj.run(experiment, "runs/likeness")
     state = mj.load_run("runs/likeness", experiment).state
     variables = {"params": state.params, **state.model_state}
-    logits = digit_logits(digits.train_images[THRESHOLD_ROWS, ..., 0], variables)
+    held_out = digit_logits(digits.train_images[THRESHOLD_ROWS, ..., 0], variables)
+    threshold = np.quantile(held_out, FRACTION_DOUBTED)
     weights = {"/".join(path): np.asarray(value) for path, value in flatten_dict(variables).items()}
     with open(WEIGHTS, "wb") as file:
-        np.savez_compressed(file, threshold=np.quantile(logits, SHARE_DOUBTED), **weights)
+        np.savez_compressed(file, threshold=threshold, **weights)
     letters = [_prepare(draw_letter(rng, digits, HELD_OUT_FONTS)) for _ in range(2000)]
-    threshold = np.quantile(logits, SHARE_DOUBTED)
     doubted = digit_logits(np.stack([one for one in letters if one is not None]), variables) < threshold
     tested = digit_logits(digits.test_images[..., 0], variables) < threshold
     print(f"doubted: {doubted.mean():.1%} of letters in other fonts, {tested.mean():.2%} of the test digits")

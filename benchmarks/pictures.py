@@ -241,18 +241,19 @@ def low_resolution(rng: Rng, digits: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(picture.resize((round(picture.width * scale), round(picture.height * scale))))
 
 
-def _fonts() -> list[str]:
+FONTS = ("DejaVuSans", "DejaVuSerif-Italic", "DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralItalic", "cmr10")
+
+
+def font_path(name: str) -> str:
+    """Path of one of the fonts that matplotlib brings."""
     import matplotlib
 
-    folder = matplotlib.get_data_path() + "/fonts/ttf/"
-    names = ("DejaVuSans", "DejaVuSerif-Italic", "DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralItalic", "cmr10")
-    return [f"{folder}{name}.ttf" for name in names]
+    return f"{matplotlib.get_data_path()}/fonts/ttf/{name}.ttf"
 
 
 def _written(rng: Rng, text: str, size: int) -> np.ndarray:
     """Text in one of the fonts, bent as by a hand: [h, w] ink."""
-    fonts = _fonts()
-    font = ImageFont.truetype(fonts[rng.integers(len(fonts))], size)
+    font = ImageFont.truetype(font_path(FONTS[rng.integers(len(FONTS))]), size)
     left, top, right, bottom = font.getbbox(text)
     image = Image.new("L", (int(right - left) + size, int(bottom - top) + size))
     ImageDraw.Draw(image).text((size // 2 - left, size // 2 - top), text, 255, font=font)

@@ -58,6 +58,22 @@ def split_dataset(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.nda
     return split_validation(count, fraction)
 
 
+def pad_rows(array: np.ndarray, multiple: int) -> np.ndarray:
+    """Appends rows of zeros until their number is a multiple.
+
+    Args:
+      array: [N, ...].
+      multiple: of which the number of rows shall be.
+
+    Returns:
+      [M, ...] of the same dtype.
+
+    >>> pad_rows(np.ones(3, np.uint8), 4)
+    array([1, 1, 1, 0], dtype=uint8)
+    """
+    return np.concatenate([array, np.zeros((-len(array) % multiple, *array.shape[1:]), array.dtype)])
+
+
 def batch_indices(rows: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
     """Cuts rows into batches; the last one is padded with row 0, masked.
 

@@ -191,7 +191,8 @@ def main(experiment: Experiment, doc: str | None) -> None:
         chosen: dict[str, Value] = {"plots": sys.stderr.isatty(), **explicit_values(values, TrainFlags())}
         given = TrainFlags(**chosen)
         config = _read_config(given.config, experiment.config) if given.config else experiment.config
-        changed = experiment.with_config(dataclasses.replace(config, **explicit_values(values, config)))
+        explicit = explicit_values(values, config)
+        changed = experiment.with_config(dataclasses.replace(config, **explicit))
         _log_to_stderr(logging.WARNING if given.quiet else logging.INFO, values)
         logging.getLogger("mnist_jax").info("starting JAX")  # which may take some seconds
 
@@ -205,7 +206,7 @@ def main(experiment: Experiment, doc: str | None) -> None:
         cleanup = functools.partial(remove_if_empty, workdir) if not given.workdir else lambda: None
         exit_on_signals(f"; to resume, give the same command with --workdir={workdir}", cleanup)
         try:
-            result = run(experiment.with_config(config), workdir, given, **explicit_values(values, config))
+            result = run(experiment.with_config(config), workdir, given, **explicit)
         finally:
             cleanup()
         print(f"Results: {workdir}")

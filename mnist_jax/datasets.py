@@ -5,7 +5,6 @@ import hashlib
 import importlib.resources
 import importlib.util
 import logging
-import pathlib
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -132,8 +131,6 @@ def _find_remarks(dataset: Dataset) -> list[str]:
 
 def _make_own(arrays: Arrays, name: str) -> Dataset:
     """A data set of somebody's files, with remarks for people."""
-    if arrays.train_images.shape[1:3] != arrays.test_images.shape[1:3]:
-        raise DataError(f"{name}: its test images differ in size from the training images")
     arrays = arrays if arrays.class_names else compact_labels(arrays)
     try:
         dataset = make_dataset(*arrays[:4], arrays.class_names or (), name, arrays.num_validation)
@@ -155,28 +152,9 @@ def _load_mnist5k(name: str, data_dir: str) -> Dataset:
     return make_dataset(images[train], labels[train], images[test], labels[test], DIGITS, name)
 
 
-def _path(name: str) -> pathlib.Path:
-    return expand_user(name.partition(":")[2])
-
-
-def _load_idx_folder(name: str, data_dir: str) -> Dataset:
-    return _make_own(read_idx_folder(_path(name)), name)
-
-
-def _load_npz(name: str, data_dir: str) -> Dataset:
-    return _make_own(read_npz(_path(name)), name)
-
-
-def _load_csv(name: str, data_dir: str) -> Dataset:
-    return _make_own(read_csv(_path(name)), name)
-
-
-def _load_image_folder(name: str, data_dir: str, image_size: int = 0) -> Dataset:
-    return _make_own(read_image_folder(_path(name), image_size), name)
-
-
-def _load_parquet(name: str, data_dir: str, image_size: int = 0) -> Dataset:
-    return _make_own(read_parquet(_path(name), image_size), name)
+def _own(read: Callable[..., Arrays]) -> Callable[..., Dataset]:
+    """A loader of somebody's files: what follows the prefix is the path, image_size is for the reader."""
+    return lambda name, data_dir, *image_size: _make_own(read(expand_user(name.partition(":")[2]), *image_size), name)
 
 
 def _load_download(name: str, data_dir: str) -> Dataset:
@@ -256,15 +234,13 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist": _load_download,
     "fashion_mnist": _load_download,
     "kmnist": _load_download,
-    "idx:": _load_idx_folder,
-    "npz:": _load_npz,
-    "csv:": _load_csv,
-    "images:": _load_image_folder,
-    "parquet:": _load_parquet,
+    "idx:": _own(read_idx_folder),
+    "npz:": _own(read_npz),
+    "csv:": _own(read_csv),
+    "images:": _own(read_image_folder),
+    "parquet:": _own(read_parquet),
     "tfds:": _load_tfds,
 }
-
-
 RESIZED = ("images:", "parquet:")  # whose loaders take image_size too
 
 

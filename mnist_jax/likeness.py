@@ -12,31 +12,14 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from mnist_jax.batches import pad_rows
 from mnist_jax.config import Config
 from mnist_jax.models import make_model
 from mnist_jax.types import PyTree
 
 WEIGHTS = importlib.resources.files("mnist_jax") / "likeness.npz"
 BATCH = 64
-SHARE_DOUBTED = 0.01  # of the held-out training digits that lie below the threshold
-CONFIG = Config(
-    model="deep_cnn",
-    filters=(8, 16, 32),
-    kernel_size=5,
-    hidden_sizes=(),
-    norm="batch",
-    dropout=0.1,
-    rotation=8.0,
-    zoom=0.1,
-    translation=1.0,
-    loss="categorical_crossentropy",
-    label_smoothing=0.1,
-    optimizer="adam",
-    learning_rate=1e-2,
-    schedule="one_cycle",
-    batch_size=100,
-    epochs=4,
-)
+CONFIG = Config(model="deep_cnn", filters=(8, 16, 32), kernel_size=5, hidden_sizes=(), norm="batch")
 
 
 @functools.cache
@@ -64,8 +47,7 @@ def digit_logits(images: np.ndarray, variables: PyTree) -> np.ndarray:
     Returns:
       [N] float32, the difference of the two logits.
     """
-    filling = np.zeros((-len(images) % BATCH, *images.shape[1:]), images.dtype)
-    batches = np.concatenate([images, filling]).reshape(-1, BATCH, *images.shape[1:])
+    batches = pad_rows(images, BATCH).reshape(-1, BATCH, *images.shape[1:])
     logits = np.concatenate([np.asarray(_compile()(variables, batch)) for batch in batches])[: len(images)]
     return logits[:, 1] - logits[:, 0]
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.batches import pad_rows
 from mnist_jax.checkpoint import restore_state
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.datasets import DIGITS
@@ -16,8 +17,9 @@ from mnist_jax.errors import ArgumentError, ConfigError, DataError
 from mnist_jax.experiment import Components, Experiment
 from mnist_jax.files import expand_user, read_json
 from mnist_jax.likeness import is_digit
-from mnist_jax.pictures.digits import NO_DIGIT, Digit, find_digits
-from mnist_jax.pictures.reading import read_pictures, to_pixels
+from mnist_jax.pictures.digits import Digit, read_digits
+from mnist_jax.pictures.files import to_pixels
+from mnist_jax.pictures.reading import read_pictures
 from mnist_jax.types import Array, Record, TrainState
 from mnist_jax.workdir import final_state_folder, find_result
 
@@ -107,8 +109,7 @@ class LoadedRun(NamedTuple):
         if not digits:
             return []
         stored = np.stack([self._to_stored(digit.image) for digit in digits])
-        filling = np.zeros((-len(stored) % 64, *stored.shape[1:]), stored.dtype)  # few shapes: few programs
-        logits = self.logits(np.concatenate([stored, filling])[..., None])[: len(stored)]
+        logits = self.logits(pad_rows(stored, 64)[..., None])[: len(stored)]  # few shapes: few programs
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise DataError(
                 f"the run's network has outputs of shape {logits.shape[1:]}, which are no classes to choose from"
@@ -139,11 +140,7 @@ class LoadedRun(NamedTuple):
             self._check_array(picture)
             box = (0, 0, *self.picture_shape[::-1])
             return [Digit(image, box, name=f"[{i}]") for i, image in enumerate(picture)]
-        digits = find_digits(picture, self.picture_shape)
-        if not digits:
-            raise DataError(f"[{number}]: {NO_DIGIT}")
-        digits = [max(digits, key=lambda digit: digit.height)] if single else digits
-        return [digit._replace(name=f"[{number}]") for digit in digits]
+        return read_digits(picture, self.picture_shape, f"[{number}]", single)
 
     @property
     def image_dtype(self) -> str:

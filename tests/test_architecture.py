@@ -65,6 +65,7 @@ def test_files_and_functions_fit_on_a_screen(path):
     [
         ("mnist_jax", ["tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "jax", "flax"]),
         ("mnist_jax.cli", ["tensorflow", "tensorflow_datasets", "orbax", "matplotlib", "jax", "flax"]),
+        ("mnist_jax.datasets", ["tensorflow", "tensorflow_datasets", "matplotlib", "PIL", "scipy.ndimage", "pyarrow"]),
         ("mnist_jax.runner", ["tensorflow", "tensorflow_datasets", "matplotlib", "sklearn"]),
     ],
 )

@@ -142,7 +142,7 @@ def test_a_postcode_is_read_from_left_to_right_and_row_by_row(small):
     assert lefts == sorted(lefts) and all(one.box[1] < 150 for one in found[:5]) and found[5].box[1] > 140
 
 
-def test_doubts_are_told(digit):
+def test_a_small_or_faint_digit_is_in_doubt(digit):
     page = enlarge(digit)
     assert find_digits(page, SHAPE)[0].doubt == ""
     tiny = np.asarray(Image.fromarray(page[90:420, 40:370]).resize((10, 10), Image.Resampling.BOX))

@@ -308,6 +308,11 @@ def objects(path):
     np.savez(path / "data.npz", x_train=np.array([{}, []], dtype=object), y_train=np.zeros(2, int))
 
 
+def holds(name, text):
+    """Writes a file of text into the folder that it is called with."""
+    return lambda path: (path / name).write_text(text)
+
+
 BAD = {
     "npz missing": ("npz:PATH/gone.npz", lambda path: None, "no such file"),
     "npz of other keys": (
@@ -319,31 +324,31 @@ BAD = {
     "npz bomb": ("npz:PATH/data.npz", bomb, "x_train does not hold the .* that its header states"),
     "npz of text": (
         "npz:PATH/data.npz",
-        lambda path: (path / "data.npz").write_text("hello"),
+        holds("data.npz", "hello"),
         "not a .npz file of arrays",
     ),
     "csv row of another length": (
         "csv:PATH/data.csv",
-        lambda path: (path / "data.csv").write_text("label,a,b,c,d\n1,2,3,4,5\n1,2,3,4\n"),
+        holds("data.csv", "label,a,b,c,d\n1,2,3,4,5\n1,2,3,4\n"),
         "the number of columns changed from 5 to 4 at row 2",
     ),
     "csv of words": (
         "csv:PATH/data.csv",
-        lambda path: (path / "data.csv").write_text("label,a,b,c,d\n1,2,3,4,5\n1,2,x,4,5\n"),
+        holds("data.csv", "label,a,b,c,d\n1,2,3,4,5\n1,2,x,4,5\n"),
         "could not convert string 'x' to float32 at row 1, column 3",
     ),
     "csv that is not square": (
         "csv:PATH/data.csv",
-        lambda path: (path / "data.csv").write_text("label,a,b\n1,2,3\n"),
+        holds("data.csv", "label,a,b\n1,2,3\n"),
         "2 pixels in a row; an image must be square",
     ),
     "csv of other columns": (
         "csv:PATH/data.csv",
-        lambda path: (path / "data.csv").write_text("1,2,3\n"),
+        holds("data.csv", "1,2,3\n"),
         "has 3 columns",
     ),
     "csv of bytes": ("csv:PATH/data.csv", lambda path: (path / "data.csv").write_bytes(bytes(range(256))), "not text"),
-    "csv folder": ("csv:PATH", lambda path: (path / "some.csv").write_text("1\n"), "it holds some.csv"),
+    "csv folder": ("csv:PATH", holds("some.csv", "1\n"), "it holds some.csv"),
     "no pictures": ("images:PATH", lambda path: (path / "3").mkdir(), "holds no pictures in class sub-folders"),
     "no picture folder": ("images:PATH/gone", lambda path: None, "no such folder"),
     "parquet of other columns": (
@@ -353,7 +358,7 @@ BAD = {
     ),
     "parquet of text": (
         "parquet:PATH/data.parquet",
-        lambda path: (path / "data.parquet").write_text("hello"),
+        holds("data.parquet", "hello"),
         "can't be read as Parquet",
     ),
     "no parquet": ("parquet:PATH", lambda path: None, "holds no .parquet file"),

@@ -137,31 +137,36 @@ def _shorten(name: str) -> str:
     return name.replace("$", r"\$")  # which begins a formula
 
 
+def _read_page(predictions: "Sequence[Prediction]") -> str:
+    """All digits of a picture that has several; empty for one, and for the images of an IDX file."""
+    is_page = len({one.digit.box for one in predictions}) > 1
+    return "".join(one.label for one in predictions) if is_page else ""
+
+
 def _to_json(predictions: "Sequence[Prediction]") -> list[str]:
     """A line for each digit."""
-    is_page = len({one.digit.box for one in predictions}) > 1  # not the images of an IDX file
-    text = "".join(one.label for one in predictions)
+    text = _read_page(predictions)
     lines = []
     for one in predictions:
         stats = {"file": one.name, "prediction": one.label, "probability": one.probability}
         stats |= {"runner_up": one.runner_up, "runner_up_probability": one.runner_up_probability}
-        stats |= {"unsure": one.unsure or None, "box": one.digit.box, "text": text if is_page else one.label}
+        stats |= {"unsure": one.unsure or None, "box": one.digit.box, "text": text or one.label}
         lines.append(json.dumps(stats | {"preprocessing": one.digit.steps}))
     return lines
 
 
 def _to_lines(predictions: "Sequence[Prediction]") -> list[str]:
     """A line for each digit, and where a picture has several, one for all."""
-    is_page = len({one.digit.box for one in predictions}) > 1
+    text = _read_page(predictions)
     lines = []
     for one in predictions:
-        place = " ({},{} to {},{})".format(*one.digit.box) if is_page else ""
+        place = " ({},{} to {},{})".format(*one.digit.box) if text else ""
         doubt = f"  unsure: {one.unsure}" if one.unsure else ""
         lines.append(
             f"{one.name}{place}: {one.label}  {100 * one.probability:.1f} %  (then {one.runner_up}, "
             f"{100 * one.runner_up_probability:.1f} %){doubt}  [{', '.join(one.digit.steps) or 'unchanged'}]"
         )
-    return lines + [f"{predictions[0].name}: {''.join(one.label for one in predictions)}"] * is_page
+    return [*lines, f"{predictions[0].name}: {text}"] if text else lines
 
 
 if __name__ == "__main__":

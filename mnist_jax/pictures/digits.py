@@ -9,8 +9,8 @@ from scipy import ndimage
 from mnist_jax.errors import DataError
 from mnist_jax.pictures.lines import Line, Place
 from mnist_jax.pictures.marks import LOWEST_EDGE, NEIGHBORS, Mark, find_ink, is_hole, is_sheet
-from mnist_jax.pictures.normalize import is_prepared, measure_stroke, normalize
-from mnist_jax.pictures.paper import lay_on_paper, remove_paper
+from mnist_jax.pictures.normalize import find_box, is_prepared, measure_stroke, normalize
+from mnist_jax.pictures.paper import remove_paper, simplify_channels
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the picture; right and bottom are exclusive
 WIDE_SIDE = 384  # of the picture in which digits are looked for
@@ -151,11 +151,8 @@ def _look_closer(
     gray = 255 - crop.mean(axis=-1) if is_dark else crop.mean(axis=-1)
     without_paper = 255 * np.clip(contrast.ink / max(level, 1), 0, 1)
     stages = tuple(stage.astype(np.uint8) for stage in (gray, without_paper, foreground))
-    rows_kept, columns_kept = (np.flatnonzero((foreground > 64).any(axis=axis)) for axis in (1, 0))
-    if not len(rows_kept):
-        return foreground, level, stages
-    foreground = foreground[rows_kept[0] : rows_kept[-1] + 1, columns_kept[0] : columns_kept[-1] + 1]
-    return foreground, level, stages
+    is_ink = foreground > 64
+    return foreground[find_box(is_ink)] if is_ink.any() else foreground, level, stages
 
 
 def _reading_order(digits: list[Digit]) -> list[Digit]:
@@ -194,10 +191,7 @@ def find_digits(pixels: np.ndarray, shape: tuple[int, int]) -> list[Digit]:
     Returns:
       The digits in reading order; none where there is no ink.
     """
-    pixels = np.atleast_3d(pixels)
-    pixels = lay_on_paper(pixels) if pixels.shape[2] == 4 else pixels
-    if pixels.shape[2] == 3 and all((pixels[..., 0] == pixels[..., channel]).all() for channel in (1, 2)):
-        pixels = np.ascontiguousarray(pixels[..., :1])
+    pixels = simplify_channels(np.atleast_3d(pixels))
     if pixels.shape[2] == 1 and is_prepared(pixels[..., 0], shape):
         return [Digit(np.ascontiguousarray(pixels[..., 0]), (0, 0, shape[1], shape[0]))]
     height, width = pixels.shape[:2]
@@ -221,11 +215,32 @@ def find_digits(pixels: np.ndarray, shape: tuple[int, int]) -> list[Digit]:
     return _reading_order(digits)
 
 
+def read_digits(pixels: np.ndarray, shape: tuple[int, int], name: str, single: bool = False) -> list[Digit]:
+    """Finds the digits of a picture, of which there must be one.
+
+    Args:
+      pixels: as in find_digits.
+      shape: (H, W) of the network's images.
+      name: of the picture.
+      single: whether it shows one digit; the largest is taken then.
+
+    Returns:
+      The digits in reading order, with the picture's name.
+
+    Raises:
+      DataError: there is none.
+    """
+    digits = [digit._replace(name=name) for digit in find_digits(pixels, shape)]
+    if not digits:
+        raise DataError(f"{name}: {NO_DIGIT}")
+    return [max(digits, key=lambda digit: digit.height)] if single else digits
+
+
 def preprocess_digit(pixels: np.ndarray, shape: tuple[int, int]) -> Digit:
     """Preprocesses a picture of one digit as MNIST's images were: the largest that find_digits finds.
 
     Args:
-      pixels: [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], uint8.
+      pixels: as in find_digits.
       shape: (H, W) of the network's images.
 
     Returns:
@@ -234,7 +249,4 @@ def preprocess_digit(pixels: np.ndarray, shape: tuple[int, int]) -> Digit:
     Raises:
       DataError: there is none.
     """
-    digits = find_digits(pixels, shape)
-    if not digits:
-        raise DataError(NO_DIGIT)
-    return max(digits, key=lambda digit: digit.height)
+    return read_digits(pixels, shape, "picture", single=True)[0]

@@ -148,6 +148,13 @@ def is_hole(mark: Mark, others: Iterable[Mark]) -> bool:
     return any(other.holds(mark) and other.level > 0.5 * mark.level and not is_sheet(other, [mark]) for other in others)
 
 
+def _find_unframed(
+    contrast: Contrast, threshold: float, lines: list[Line], place: Place
+) -> tuple[np.ndarray, list[Mark]]:
+    labels, marks = find_marks(remove_lines(contrast.ink > threshold, lines, place), contrast)
+    return labels, drop_frames(labels, marks)
+
+
 def find_ink(
     contrast: Contrast, lines: list[Line] | None = None, place: Place = WHOLE
 ) -> tuple[np.ndarray, list[Mark], list[Line]]:
@@ -162,12 +169,9 @@ def find_ink(
       The number of each pixel's mark, [h, w]; the marks, without frames, the one of most energy first; the lines.
     """
     lowest = max(4.5 * contrast.noise, LOWEST_CONTRAST)
-    mask = contrast.ink > lowest
-    lines = find_lines(mask) if lines is None else lines
-    labels, marks = find_marks(remove_lines(mask, lines, place), contrast)
-    marks = drop_frames(labels, marks)
-    if strongest := max(marks, key=lambda mark: mark.strength, default=None):
-        mask = contrast.ink > max(lowest, 0.4 * strongest.level)
-        labels, marks = find_marks(remove_lines(mask, lines, place), contrast)
-        marks = drop_frames(labels, marks)
+    lines = find_lines(contrast.ink > lowest) if lines is None else lines
+    labels, marks = _find_unframed(contrast, lowest, lines, place)
+    strongest = max(marks, key=lambda mark: mark.strength, default=None)
+    if strongest and 0.4 * strongest.level > lowest:
+        labels, marks = _find_unframed(contrast, 0.4 * strongest.level, lines, place)
     return labels, marks, lines

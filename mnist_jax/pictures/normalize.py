@@ -8,6 +8,32 @@ LIGHTEST = 24  # of 255: what is no ink in a prepared image
 THINNEST = 2.2  # pixels at MNIST's size; thinner strokes are drawn as thick
 
 
+def find_box(mask: np.ndarray) -> tuple[slice, slice]:
+    """Finds the smallest box that holds all of a mask.
+
+    Args:
+      mask: [h, w] bool, true somewhere.
+
+    Returns:
+      Its rows and columns.
+    """
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def disk(radius: int) -> np.ndarray:
+    """Makes a round footprint.
+
+    Args:
+      radius: in pixels.
+
+    Returns:
+      [2 * radius + 1, 2 * radius + 1] bool.
+    """
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    return y**2 + x**2 <= radius**2
+
+
 def is_prepared(gray: np.ndarray, shape: tuple[int, int]) -> bool:
     """Whether an image is like MNIST's already: light on dark, 20 of 28 pixels long, centered by mass.
 
@@ -22,8 +48,9 @@ def is_prepared(gray: np.ndarray, shape: tuple[int, int]) -> bool:
     border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     if gray.shape != shape or not mask.any() or np.median(border) > LIGHTEST:
         return False
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    side = float(max(np.ptp(rows) / shape[0], np.ptp(columns) / shape[1]) + 1 / max(shape))
+    rows, columns = find_box(mask)
+    longest = max((rows.stop - 1 - rows.start) / shape[0], (columns.stop - 1 - columns.start) / shape[1])
+    side = longest + 1 / max(shape)
     offsets = np.array(ndimage.center_of_mass(gray)) / shape - 0.5
     return 18 / 28 <= side <= 21 / 28 and bool((np.abs(offsets) < 0.75 / 28).all())
 
@@ -46,8 +73,7 @@ def _thicken(foreground: np.ndarray, scale: float) -> np.ndarray:
     radius = round(missing) if missing > 0.1 / scale else 0
     if not radius:
         return foreground
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return ndimage.grey_dilation(np.pad(foreground, radius), footprint=y**2 + x**2 <= radius**2)
+    return ndimage.grey_dilation(np.pad(foreground, radius), footprint=disk(radius))
 
 
 def _center_by_mass(foreground: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

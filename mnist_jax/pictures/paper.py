@@ -126,3 +126,17 @@ def lay_on_paper(pixels: np.ndarray) -> np.ndarray:
         background = np.full(3, 0.0 if np.median(gray[solid]) > 127 else 255.0)
         share = opacity[..., None] / 255
     return (colors * share + background * (1 - share)).round().astype(np.uint8)
+
+
+def simplify_channels(pixels: np.ndarray) -> np.ndarray:
+    """Makes a picture opaque, and gray where its channels are alike.
+
+    Args:
+      pixels: [h, w, 1], [h, w, 3] or [h, w, 4] uint8.
+
+    Returns:
+      [h, w, 1] or [h, w, 3] uint8.
+    """
+    pixels = lay_on_paper(pixels) if pixels.shape[2] == 4 else pixels
+    is_gray = all((pixels[..., 0] == pixels[..., channel]).all() for channel in range(1, pixels.shape[2]))
+    return np.ascontiguousarray(pixels[..., :1]) if is_gray else pixels

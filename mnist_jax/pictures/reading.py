@@ -1,125 +1,24 @@
-"""Reads pictures from files: PNG, JPEG, WebP, BMP, TIFF and GIF through Pillow, and IDX files of images."""
+"""Reads the digits in files, folders and standard input: pictures, and IDX files of images."""
 
 import glob
 import io
 import os
 import pathlib
 import sys
-import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from mnist_jax.errors import DataError, summarize_exception
+from mnist_jax.errors import DataError
 from mnist_jax.files import expand_user
-from mnist_jax.idx import read_idx
-from mnist_jax.pictures.digits import NO_DIGIT, Digit, find_digits
+from mnist_jax.idx import DTYPES, read_idx
+from mnist_jax.pictures.digits import Digit, read_digits
+from mnist_jax.pictures.files import MAX_PIXELS, SUFFIXES, decode_picture
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-MAX_PIXELS = 50_000_000
 MAX_BYTES = 500_000_000
-WIDEST = 2048  # pixels; larger pictures are reduced as soon as they are decoded
-SUFFIXES = {  # of the files of a folder that are read -> Pillow's name
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".gif": "GIF",
-}
+
 STANDARD_INPUT = "-"
-_IDX_TYPES = (b"\x08", b"\x09", b"\x0b", b"\x0c", b"\x0d", b"\x0e")
 _GZIP = b"\x1f\x8b"
-_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc", b"ftypavif")
-
-
-def _reduce(image: "Image.Image") -> "Image.Image":
-    factor = -(-max(image.size) // WIDEST)
-    return image.reduce(factor) if factor > 1 else image
-
-
-def to_pixels(image: "Image.Image") -> tuple[np.ndarray, list[str]]:
-    """Turns a PIL image of any mode into an array, upright and of a bounded size.
-
-    Args:
-      image: the image.
-
-    Returns:
-      [h, w, C] uint8 with 1 channel (gray), 3 (red, green, blue) or 4 (and opacity); what was done.
-    """
-    from PIL import Image, ImageOps
-
-    steps = []
-    if image.mode.startswith("I") or image.mode == "F":
-        steps.append("converted from 16 to 8 bits")
-        values = np.asarray(image)
-        values = np.clip(values, 0, 65535).astype(np.uint16) if values.dtype != np.uint16 else values
-        orientation = image.getexif()
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-        image.info["exif"] = orientation.tobytes()
-    elif "A" in image.getbands() or "transparency" in image.info:
-        steps.append("laid on paper")
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-    elif image.mode == "1":
-        image = image.convert("L")
-    elif image.mode not in ("L", "RGB"):
-        image = image.convert("RGB")
-    return np.atleast_3d(np.asarray(ImageOps.exif_transpose(_reduce(image)))), steps
-
-
-def _decode(file: BinaryIO, name: str) -> tuple[np.ndarray, list[str]]:
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the DataError below is enough
-            with Image.open(file, formats=sorted(set(SUFFIXES.values()))) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS}; make it smaller"
-                    )
-                frames = getattr(image, "n_frames", 1)
-                image.draft(None, (WIDEST, WIDEST))  # a JPEG is decoded at a fraction of its size
-                image.load()
-                pixels, steps = to_pixels(image)
-    except DataError:
-        raise
-    except Image.DecompressionBombError:
-        raise DataError(f"{name}: more than {MAX_PIXELS} pixels; make it smaller") from None
-    except Exception as error:  # Pillow raises many types for a broken file
-        raise DataError(f"{name}: can't be read as a picture ({summarize_exception(error)})") from None
-    return pixels, [f"first of {frames} frames", *steps] if frames > 1 else steps
-
-
-def decode_picture(file: BinaryIO, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decodes a picture: upright, its longer side at most 2048 pixels or halved until it is.
-
-    Args:
-      file: open for reading, at its start.
-      name: for error messages.
-
-    Returns:
-      [h, w, C] uint8 with 1 channel (gray), 3 (red, green, blue) or 4 (and opacity); what was done.
-
-    Raises:
-      DataError: empty, not a picture, damaged, or too large.
-    """
-    magic = file.read(16)
-    file.seek(0)
-    if not magic:
-        raise DataError(f"{name}: an empty file")
-    if magic[4:12] in _HEIC:
-        raise DataError(f"{name}: HEIC or AVIF can't be read; save it as JPEG or PNG, as in: magick {name} digit.jpg")
-    known = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
-    if not magic.startswith(known):
-        raise DataError(f"{name}: neither PNG, JPEG, WebP, BMP, TIFF, GIF nor IDX")
-    pixels, steps = _decode(file, name)
-    return pixels, tuple(steps)
 
 
 def _read_idx_images(path: pathlib.Path, shape: tuple[int, int]) -> list[Digit]:
@@ -138,13 +37,7 @@ def _read_idx_images(path: pathlib.Path, shape: tuple[int, int]) -> list[Digit]:
             doubts = np.where(images.max(axis=(1, 2)) == images.min(axis=(1, 2)), "blank", "").tolist()
             rows = zip(images, names, doubts, strict=True)
             return [Digit(image, box, name=name, doubt=doubt) for image, name, doubt in rows]
-    digits = []
-    for image, name in zip(images, names, strict=True):
-        found = find_digits(image, shape)
-        if not found:
-            raise DataError(f"{name}: {NO_DIGIT}")
-        digits.append(max(found, key=lambda digit: digit.height)._replace(name=name))
-    return digits
+    return [read_digits(image, shape, name, single=True)[0] for image, name in zip(images, names, strict=True)]
 
 
 def read_pictures(path: str | os.PathLike[str], shape: tuple[int, int], single: bool = False) -> list[Digit]:
@@ -175,19 +68,14 @@ def read_pictures(path: str | os.PathLike[str], shape: tuple[int, int], single: 
             with open(path, "rb") as file:
                 magic = file.read(3)
                 file.seek(0)
-                if magic.startswith(_GZIP) or (magic[:2] == b"\0\0" and magic[2:] in _IDX_TYPES):
+                if magic.startswith(_GZIP) or (magic[:2] == b"\0\0" and magic[-1] in DTYPES):
                     return _read_idx_images(pathlib.Path(path), shape)
                 pixels, steps = decode_picture(file, name)
     except IsADirectoryError:
         raise DataError(f"{path}: a folder that holds no picture ({', '.join(SUFFIXES)})") from None
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror or error}") from None
-    digits = find_digits(pixels, shape)
-    if not digits:
-        raise DataError(f"{name}: {NO_DIGIT}")
-    if single:
-        digits = [max(digits, key=lambda digit: digit.height)]
-    return [digit._replace(name=name, steps=(*steps, *digit.steps)) for digit in digits]
+    return [digit._replace(steps=(*steps, *digit.steps)) for digit in read_digits(pixels, shape, name, single)]
 
 
 def expand_paths(names: Iterable[str]) -> list[str]:

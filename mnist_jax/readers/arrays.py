@@ -1,9 +1,11 @@
 """What every reader returns, and what several need: splits drawn once, labels from 0."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+Split: TypeAlias = tuple[np.ndarray, np.ndarray]  # images [N, ...] and labels [N]
 TEST_FRACTION = 0.2
 DRAWN = "has no test split; one image in five of each class, drawn once, is used as the test split"
 
@@ -38,6 +40,44 @@ def split_stratified(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     if not is_test.any():
         is_test[-1:] = len(labels) > 1
     return images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+
+
+def group_splits(images: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> dict[str, Split]:
+    """Groups images by the split that each belongs to.
+
+    Args:
+      images: [N, ...].
+      labels: [N] int.
+      splits: [N] str, names of splits.
+
+    Returns:
+      Images and labels by name, for the names that occur.
+    """
+    masks = {str(name): splits == name for name in np.unique(splits)}
+    return {name: (images[mask], labels[mask]) for name, mask in masks.items()}
+
+
+def join_splits(
+    splits: Mapping[str, Split], name: str, class_names: tuple[str, ...] | None = None, remarks: tuple[str, ...] = ()
+) -> Arrays:
+    """Makes one data set of the splits that a file has; where it has no test split, one is drawn.
+
+    Args:
+      splits: images and labels by "train", "validation" and "test"; those that are missing or empty are not there.
+      name: of the file, for the remark on a split that was drawn.
+      class_names: None: the labels themselves.
+      remarks: for people.
+
+    Returns:
+      The data, validation images after the training images.
+    """
+    images, labels = splits["train"]
+    if "test" not in splits or not len(splits["test"][1]):
+        return Arrays(*split_stratified(images, labels), class_names, remarks=(*remarks, f"{name} {DRAWN}"))
+    validation = splits.get("validation")
+    if validation:
+        images, labels = (np.concatenate(pair) for pair in zip(splits["train"], validation, strict=True))
+    return Arrays(images, labels, *splits["test"], class_names, len(validation[1]) if validation else 0, remarks)
 
 
 def compact_labels(arrays: Arrays) -> Arrays:

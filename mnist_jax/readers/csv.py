@@ -8,7 +8,7 @@ import numpy as np
 
 from mnist_jax.errors import DataError, summarize_exception
 from mnist_jax.idx import MAX_IDX_BYTES
-from mnist_jax.readers.arrays import DRAWN, Arrays, split_stratified
+from mnist_jax.readers.arrays import Arrays, Split, join_splits
 
 LABELS = ("label", "labels", "class", "target", "y")
 _MAX_HEADER = 1 << 20  # bytes
@@ -55,6 +55,13 @@ def _read_rows(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray | None]:
     return _to_images(np.delete(rows, column, axis=1), path), labels.astype(np.int32)
 
 
+def _read_labeled(path: pathlib.Path) -> Split:
+    images, labels = _read_rows(path)
+    if labels is None:
+        raise DataError(f"{path}: has no labels; a file to train on needs a column named label")
+    return images, labels
+
+
 def _side(pixels: int) -> int:
     """Side of a square gray or RGB image of so many values; 0 where there is none."""
     for channels in (1, 3):
@@ -92,20 +99,18 @@ def read_csv(path: pathlib.Path) -> Arrays:
     Source: https://www.kaggle.com/c/digit-recognizer/data.
     """
     if not path.is_dir():
-        images, labels = _read_rows(path)
-        if labels is None:
-            raise DataError(f"{path}: has no labels; a file to train on needs a column named label")
-        return Arrays(*split_stratified(images, labels), remarks=(f"{path.name} {DRAWN}",))
+        return join_splits({"train": _read_labeled(path)}, path.name)
     files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".csv")
     train, test = ([file for file in files if word in file.name.lower()] for word in ("train", "test"))
     if len(train) != 1 or len(test) > 1:
         names = ", ".join(file.name for file in files[:6]) or "no .csv file"
         raise DataError(f"{path}: must hold one file with train in its name and one with test; it holds {names}")
-    images, labels = _read_rows(train[0])
-    if labels is None:
-        raise DataError(f"{train[0]}: has no labels; a file to train on needs a column named label")
-    test_images, test_labels = _read_rows(test[0]) if test else (images, None)
-    if test_labels is None:
-        left_out = (f"{test[0].name} has no labels and is left out",) if test else ()
-        return Arrays(*split_stratified(images, labels), remarks=(*left_out, f"{train[0].name} {DRAWN}"))
-    return Arrays(images, labels, test_images, test_labels)
+    splits = {"train": _read_labeled(train[0])}
+    remarks = []
+    for file in test:
+        images, labels = _read_rows(file)
+        if labels is None:
+            remarks.append(f"{file.name} has no labels and is left out")
+        else:
+            splits["test"] = images, labels
+    return join_splits(splits, train[0].name, remarks=tuple(remarks))

@@ -10,8 +10,7 @@ import numpy as np
 
 from mnist_jax.errors import DataError
 from mnist_jax.idx import MAX_IDX_BYTES
-from mnist_jax.pictures.paper import lay_on_paper
-from mnist_jax.pictures.reading import decode_picture
+from mnist_jax.pictures.files import decode_picture
 
 Source = pathlib.Path | tuple[str, bytes]  # a file, or a name and the bytes of one
 
@@ -23,6 +22,8 @@ def _name(source: Source) -> str:
 def _decode(source: Source, size: int) -> np.ndarray | DataError:
     from PIL import Image
 
+    from mnist_jax.pictures.paper import simplify_channels  # with scipy.ndimage, which most runs do not need
+
     try:
         if isinstance(source, tuple):
             pixels, _ = decode_picture(io.BytesIO(source[1]), source[0])
@@ -33,9 +34,7 @@ def _decode(source: Source, size: int) -> np.ndarray | DataError:
         return DataError(f"{source}: can't be read: {error.strerror or error}")
     except DataError as error:
         return error
-    pixels = lay_on_paper(pixels) if pixels.shape[2] == 4 else pixels
-    if pixels.shape[2] == 3 and all((pixels[..., 0] == pixels[..., channel]).all() for channel in (1, 2)):
-        pixels = pixels[..., :1]
+    pixels = simplify_channels(pixels)
     if not size or pixels.shape[:2] == (size, size):
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from mnist_jax.errors import DataError
-from mnist_jax.pictures.reading import SUFFIXES
-from mnist_jax.readers.arrays import DRAWN, Arrays, split_stratified
+from mnist_jax.pictures.files import SUFFIXES
+from mnist_jax.readers.arrays import Arrays, group_splits, join_splits
 from mnist_jax.readers.decode import decode_all
 
 SPLITS = {  # names of folders -> split
@@ -49,7 +49,7 @@ def is_image_folder(path: pathlib.Path) -> bool:
     return any(one.suffix.lower() in SUFFIXES for folder in _folders(path)[:20] for one in folder.rglob("*"))
 
 
-def read_image_folder(path: pathlib.Path, image_size: int) -> Arrays:
+def read_image_folder(path: pathlib.Path, image_size: int = 0) -> Arrays:
     """Reads pictures from class sub-folders.
 
     Args:
@@ -81,13 +81,7 @@ def read_image_folder(path: pathlib.Path, image_size: int) -> Arrays:
     if len(files) > MAX_PICTURES:
         raise DataError(f"{path}: holds {len(files)} pictures; the limit is {MAX_PICTURES}")
     images, rows, remarks = decode_all(files, image_size)
-    split_of, label_of = np.array(splits)[rows], np.array(labels)[rows]
-    parts = {split: (images[split_of == split], label_of[split_of == split]) for split in roots}
-    if not len(parts["train"][1]):
+    parts = group_splits(images, np.array(labels)[rows], np.array(splits)[rows])
+    if "train" not in parts:
         raise DataError(f"{path}: none of its training pictures can be read")
-    if not len(parts.get("test", ((), ()))[1]):
-        joined = split_stratified(*parts["train"])
-        return Arrays(*joined, class_names=tuple(names), remarks=(*remarks, f"{path.name} {DRAWN}"))
-    validation = parts.get("validation", (images[:0], label_of[:0]))
-    train = (np.concatenate(pair) for pair in zip(parts["train"], validation, strict=True))
-    return Arrays(next(train), next(train), *parts["test"], tuple(names), len(validation[1]), remarks)
+    return join_splits(parts, path.name, tuple(names), remarks)

@@ -8,9 +8,10 @@ import numpy as np
 
 from mnist_jax.errors import DataError, summarize_exception
 from mnist_jax.idx import MAX_IDX_BYTES
-from mnist_jax.readers.arrays import DRAWN, Arrays, split_stratified
+from mnist_jax.readers.arrays import Arrays, join_splits
 
-KEYS = (  # (images, labels) of the training, validation and test split
+SPLITS = ("train", "validation", "test")
+KEYS = (  # (images, labels) of each split
     (("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")),  # Keras
     (("train_images", "train_labels"), ("val_images", "val_labels"), ("test_images", "test_labels")),  # MedMNIST
     (("images", "labels"), ("", ""), ("", "")),
@@ -74,16 +75,9 @@ def read_npz(path: pathlib.Path) -> Arrays:
         raise
     except _DAMAGED as error:
         raise DataError(f"{path}: not a .npz file of arrays ({summarize_exception(error)})") from None
-    pairs = {}
-    for number, pair in enumerate(keys):
-        if pair in splits:
-            pairs[number] = arrays[pair[0]], _to_labels(arrays[pair[1]], path, pair[1])
-    if 2 not in pairs:
-        return Arrays(*split_stratified(*pairs[0]), remarks=(f"{path.name} {DRAWN}",))
-    if 1 in pairs:
-        images, labels = (np.concatenate(arrays) for arrays in zip(pairs[0], pairs[1], strict=True))
-        return Arrays(images, labels, *pairs[2], num_validation=len(pairs[1][1]))
-    return Arrays(*pairs[0], *pairs[2])
+    names = [name for name, pair in zip(SPLITS, keys, strict=True) if pair in splits]
+    pairs = [(arrays[images], _to_labels(arrays[labels], path, labels)) for images, labels in splits]
+    return join_splits(dict(zip(names, pairs, strict=True)), path.name)
 
 
 def _to_labels(labels: np.ndarray, path: pathlib.Path, name: str) -> np.ndarray:

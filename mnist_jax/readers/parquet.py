@@ -8,7 +8,7 @@ import numpy as np
 
 from mnist_jax.errors import DataError, summarize_exception
 from mnist_jax.idx import MAX_IDX_BYTES
-from mnist_jax.readers.arrays import DRAWN, Arrays, split_stratified
+from mnist_jax.readers.arrays import Arrays, group_splits, join_splits
 from mnist_jax.readers.decode import Source, decode_all
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _read_file(path: pathlib.Path) -> tuple[list[Source], np.ndarray, tuple[str,
     return sources, labels, _class_names(schema)
 
 
-def read_parquet(path: pathlib.Path, image_size: int) -> Arrays:
+def read_parquet(path: pathlib.Path, image_size: int = 0) -> Arrays:
     """Reads a data set of Parquet files with a column of encoded pictures and one of labels.
 
     Args:
@@ -103,15 +103,10 @@ def read_parquet(path: pathlib.Path, image_size: int) -> Arrays:
     if not sources:
         raise DataError(f"{path}: holds no row")
     images, rows, remarks = decode_all(sources, image_size)
-    label_of, split_of = np.concatenate(labels)[rows].astype(np.int64), np.array(splits)[rows]
+    label_of = np.concatenate(labels)[rows].astype(np.int64)
     if class_names and not 0 <= label_of.min() <= label_of.max() < len(class_names):
         raise DataError(f"{path}: label {label_of.max()} is out of range, there are {len(class_names)} class names")
-    masks = {split: split_of == split for split in ("train", "validation", "test")}
-    parts = {split: (images[mask], label_of[mask]) for split, mask in masks.items()}
-    if not len(parts["train"][1]):
+    parts = group_splits(images, label_of, np.array(splits)[rows])
+    if "train" not in parts:
         raise DataError(f"{path}: holds no file with train in its name")
-    if not len(parts["test"][1]):
-        drawn = split_stratified(*parts["train"])
-        return Arrays(*drawn, class_names=class_names, remarks=(*remarks, f"{path.name} {DRAWN}"))
-    train = (np.concatenate(pair) for pair in zip(parts["train"], parts["validation"], strict=True))
-    return Arrays(next(train), next(train), *parts["test"], class_names, len(parts["validation"][1]), remarks)
+    return join_splits(parts, path.name, class_names, remarks)
