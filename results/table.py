@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/performance.md from the result files: python results/table.py"""
+"""Writes the tables of the README and of docs from the result files: python results/table.py"""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
-PAGES = [FOLDER.parent / "README.md", FOLDER.parent / "docs" / "performance.md"]
+PAGES = [FOLDER.parent / name for name in ("README.md", "docs/performance.md", "docs/predict.md")]
 MODELS = {
     "softmax": "softmax regression, 784-10",
     "perceptron": "perceptron, 784-784-10, the lecture's recipe",
@@ -117,6 +117,19 @@ def goal_table(name: str) -> list[str]:
     return lines
 
 
+def picture_table(section: str, columns: dict[str, int]) -> list[str]:
+    """One row for each kind of picture, with the counts of each run by their names and positions."""
+    record = json.loads((FOLDER / "predict.json").read_text())
+    counts, per_kind = record[section], record["pictures_per_kind"]
+    first, *others = columns
+    lines = table_head("picture", *(title for run in record["runs"] for title in (f"{run}: {first}", *others)))
+    for kind, by_run in counts.items():
+        lines.append(table_row(kind, *(row[column] for row in by_run for column in columns.values())))
+    totals = [[sum(column) for column in zip(*rows, strict=True)] for rows in zip(*counts.values(), strict=True)]
+    percents = [row[column] * 100 / per_kind / len(counts) for row in totals for column in columns.values()]
+    return [*lines, table_row("all", *(f"{percent:.1f} %" for percent in percents))]
+
+
 def render(text: str) -> str:
     """Replaces the tables between the marks of a page, such as <!-- speed --> and <!-- end of speed -->.
 
@@ -131,6 +144,8 @@ def render(text: str) -> str:
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
         "dtypes": dtype_table(),
+        "digits": picture_table("digits", {"right": 0, "unsure": 1, "wrong": 2}),
+        "no digits": picture_table("no digits", {"unsure or none found": 1, "sure": 2}),
         "ratios": speedup_table("cpu_tasks", "cpu_batches"),
     }
     for name, lines in tables.items():
