@@ -30,6 +30,8 @@ _MODULES = {
     "models": ("make_model",),
     "optimizers": ("make_optimizer",),
     "runner": ("run",),
+    "sweeps.pure": ("make_run",),
+    "sweeps.sweep": ("sweep",),
     "train": ("init_state", "make_train_step", "train_epoch"),
     "types": ("Batch", "Dataset", "Mean", "TrainState"),
 }

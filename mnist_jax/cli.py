@@ -93,6 +93,43 @@ def run_cli(doc: str, defaults: T, function: Callable[[T, list[str]], None]) -> 
     _run(doc, (defaults,), call)
 
 
+def run_experiment_cli(doc: str, defaults: T, function: Callable[[Experiment, str, T, dict[str, Value]], None]) -> None:
+    """Runs a command on an experiment: as run_cli, with the flags of the experiment that --experiment names too.
+
+    Args:
+      doc: its module docstring, shown by --help.
+      defaults: dataclass instance with a field `experiment`.
+      function: (experiment, its module, the dataclass, the fields of the configuration that were given) -> None.
+    """
+    experiment, module = Experiment(), ""
+    if name := _peek("experiment"):
+        try:
+            experiment, module = find_experiment(name)
+        except ConfigError as error:
+            print(f"error: {add_dashes(str(error), ['experiment'])}", file=sys.stderr)
+            sys.exit(error.exit_status)
+
+    def call(values: FlagValues, positional: list[str]) -> None:
+        reject_positionals(positional)
+        given = dataclasses.replace(defaults, **explicit_values(values, defaults))  # type: ignore[type-var]
+        validate_fields(given)
+        if not module:
+            raise ConfigError("experiment=: name a recipe, such as experiment=perceptron, or a module of your own")
+        _log_to_stderr(logging.INFO, values)
+        function(experiment, module, given, explicit_values(values, experiment.config))
+
+    _run(doc, (defaults, experiment.config), call, experiment.owned_groups)
+
+
+def _peek(name: str) -> str:
+    """The value of a flag before flags are parsed, since it decides which flags there are."""
+    for position, argument in enumerate(sys.argv[1:], start=1):
+        flag, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            return value if equals else "".join(sys.argv[position + 1 : position + 2])
+    return ""
+
+
 def reject_positionals(positional: Sequence[str]) -> None:
     """Refuses arguments that are not flags.
 
@@ -107,20 +144,30 @@ def reject_positionals(positional: Sequence[str]) -> None:
 
 
 def load_experiment(name: str) -> Experiment | None:
+    """Imports the module that the user names, and takes its EXPERIMENT; see find_experiment.
+
+    Args:
+      name: of a module; empty for none.
+
+    Returns:
+      The experiment, or None.
+    """
+    return find_experiment(name)[0] if name else None
+
+
+def find_experiment(name: str) -> tuple[Experiment, str]:
     """Imports the module that the user names, and takes its EXPERIMENT.
 
     Args:
       name: of a module on Python's path or in the current folder, such as my_lab.maxout; without a dot first of the
-        recipes in experiments/; empty for none.
+        recipes in experiments/.
 
     Returns:
-      The experiment, or None.
+      The experiment, and the module's full name.
 
     Raises:
       ConfigError: there is no such module, or no EXPERIMENT in it.
     """
-    if not name:
-        return None
     if os.getcwd() not in sys.path:  # as for the script mnist-jax
         sys.path.insert(0, os.getcwd())
     names = [name] if "." in name else [f"experiments.{name}", name]
@@ -134,7 +181,7 @@ def load_experiment(name: str) -> Experiment | None:
         raise ConfigError(f"experiment={name}: can't be imported ({what})") from error
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"experiment={name}: defines no EXPERIMENT = Experiment(...)")
-    return experiment
+    return experiment, found
 
 
 def _is_importable(name: str) -> bool:

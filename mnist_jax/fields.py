@@ -25,6 +25,7 @@ def flag_field(
     traced: bool = False,
     decides_bits: bool = True,
     unused_by: tuple[str, ...] = (),
+    repeated: bool = False,
 ) -> Value:
     """Makes a dataclass field that is also a command-line flag.
 
@@ -39,6 +40,7 @@ def flag_field(
       traced: whether a float can vary inside a compiled program; 0 must then turn off what it controls.
       decides_bits: whether another value gives another result; if not, an unfinished run resumes in spite of it.
       unused_by: names of models that do not read it, and whose --help leaves it out.
+      repeated: whether the flag of a tuple is given once for each item, instead of once with commas.
 
     Returns:
       A dataclass field.
@@ -59,6 +61,7 @@ class Flag(NamedTuple):
     traced: bool
     decides_bits: bool
     unused_by: tuple[str, ...]
+    repeated: bool
 
     @property
     def item_type(self) -> Value:

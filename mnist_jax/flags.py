@@ -18,6 +18,7 @@ from mnist_jax.fields import Flag, flags_of
 
 # Groups of flags in the order of --help, and their headings; those of a researcher's own come last.
 HEADINGS = {
+    "sweep": "sweep",
     "data": "data",
     "model": "network",
     "augmentation": "augmentation",
@@ -78,7 +79,9 @@ def define_flags(
                 continue
             by_group.setdefault(flag.group, []).append(flag)
             default = getattr(holder, flag.name)
-            if flag.is_tuple:
+            if flag.is_tuple and flag.repeated:
+                absl_flags.DEFINE_multi_string(flag.name, [*default], flag.help, flag_values=values)
+            elif flag.is_tuple:
                 absl_flags.DEFINE_list(flag.name, [*map(str, default)], flag.help, flag_values=values)
             elif flag.item_type is bool:
                 absl_flags.DEFINE_boolean(flag.name, default, flag.help, flag_values=values)

@@ -89,7 +89,7 @@ def run(
     device = choose_device(options.platform)
     experiment.check()  # before the data are loaded, or downloaded
     logger.info("loading %s", "the data set" if "dataset" in experiment.own_parts else config.dataset)
-    experiment = experiment if "batch_size" in fields else _fit_batch(experiment)
+    experiment = experiment if "batch_size" in fields else fit_batch(experiment)
     config = experiment.config
     record = _describe(experiment, device, workdir, options.deterministic)
     clock["load"] = time.perf_counter()
@@ -120,7 +120,7 @@ def run(
     return RunResult(record["summary"], record, [one.state for one in seed_runs])
 
 
-def _fit_batch(experiment: Experiment) -> Experiment:
+def fit_batch(experiment: Experiment) -> Experiment:
     """Cuts a batch that is larger than a small data set."""
     config, count = experiment.config, len(experiment.splits["train"][1])
     if config.batch_size <= count:

@@ -23,6 +23,7 @@ LAYERS = [
     {"loop"},
     {"hooks"},
     {"runner"},
+    {"sweeps"},
     {"cli"},
     {"commands", "__main__"},
 ]

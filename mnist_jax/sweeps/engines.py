@@ -1,0 +1,282 @@
+"""How the runs of a sweep are computed: in turn, many in one program, or in worker processes; what is fastest here."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from mnist_jax.config import Config
+from mnist_jax.errors import ConfigError
+from mnist_jax.experiment import Experiment
+from mnist_jax.fields import flags_of
+from mnist_jax.files import DEFAULT_DATA_DIR, expand_user, has_home, read_json, write_json
+from mnist_jax.report import versions
+from mnist_jax.sweeps.executor import DataShape, Executor, Splits
+from mnist_jax.sweeps.workers import Lane, WorkerProcess, start_workers
+
+logger = logging.getLogger("mnist_jax")
+
+ENGINES = ("auto", "vmap", "process", "serial")
+# A traced value of these gives the bits of a constant, unless it is 0, which leaves out what it controls.
+_EXACT = ("learning_rate", "momentum", "weight_decay", "rotation", "zoom", "translation", "grad_clip_norm")
+_MAX_WIDTH = 32
+_MAX_WIDTH_GPU = 256
+_MAX_PROCESSES = 16
+_MIN_SECONDS = 30.0  # of work, below which it is not worth a measurement
+_SMALL = 200_000  # parameters of a network of which several fit into a core's caches
+_BUDGET = 0.4  # seconds per measurement
+
+
+class Plan(NamedTuple):
+    """How runs are computed."""
+
+    name: str  # of the engine that was chosen
+    processes: int  # 0: in this process
+    seconds: dict[int, float]  # width -> of a step, which are all 1 where nothing was measured
+    reason: str
+
+    @property
+    def widths(self) -> list[int]:
+        """How many runs a chunk may have."""
+        return sorted(self.seconds)
+
+    def width_for(self, num_runs: int, num_seeds: int) -> int:
+        """Chooses how many of a group's runs go into each chunk.
+
+        Args:
+          num_runs: runs of one program and seed.
+          num_seeds: seeds, each with that many runs.
+
+        Returns:
+          The width with the shortest time.
+        """
+        lanes = max(1, self.processes)
+
+        def time(width: int) -> tuple[float, int]:
+            chunks = num_seeds * math.ceil(num_runs / width)
+            return math.ceil(chunks / lanes) * self.seconds[width], width
+
+        return min(self.widths, key=time)
+
+
+def split_hparams(config: Config, names: Sequence[str], plan_name: str) -> list[str]:
+    """Chooses which of the fields that vary are traced; the others are constants of a program.
+
+    Args:
+      config: of one trial.
+      names: of the fields that vary.
+      plan_name: the engine. In turn and in processes, a run must have the bits of the same run alone.
+
+    Returns:
+      Names of traced fields.
+    """
+    flags = flags_of(type(config))
+    traced = [name for name in names if flags[name].traced]
+    if plan_name == "vmap":
+        return traced
+    return [name for name in traced if name in _EXACT and getattr(config, name)]
+
+
+class Computer:
+    """Everything that trains the runs of a sweep on this machine: the lanes, and the plan that says how."""
+
+    def __init__(
+        self, experiment: Experiment, splits: Splits, shape: DataShape, devices: Sequence[jax.Device], caches: bool
+    ):
+        """Starts nothing yet.
+
+        Args:
+          experiment: what to run.
+          splits: "train" and "validation".
+          shape: of the data.
+          devices: those that share the chunks.
+          caches: whether to keep compiled programs and measurements in the user's cache.
+        """
+        self.experiment, self.splits, self.shape, self.caches = experiment, splits, shape, caches
+        self.devices = devices
+        self._executors: list[Executor] = []
+        self._workers: list[WorkerProcess] = []
+        self.plan = Plan("", 0, {1: 1.0}, "")  # nothing is to be computed
+
+    @property
+    def executors(self) -> list[Executor]:
+        """An executor for each device."""
+        if not self._executors:
+            self._executors = [Executor(self.experiment, self.splits, self.shape, one) for one in self.devices]
+        return self._executors
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """What trains chunks, as the plan says."""
+        return self._workers or self.executors
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def _start(self, count: int, is_exact: bool) -> list[WorkerProcess]:
+        self.close()
+        arguments = (self.experiment, self.splits, self.shape)
+        self._workers = start_workers(*arguments, count, is_exact, self.caches)
+        return self._workers
+
+    def choose(self, engine: str, example: Config, names: Sequence[str], num_points: int, num_seeds: int) -> None:
+        """Chooses how to compute, and prepares it.
+
+        Args:
+          engine: one of ENGINES.
+          example: configuration of a trial.
+          names: of the fields that vary.
+          num_points: trials.
+          num_seeds: runs of each trial.
+
+        Raises:
+          ConfigError: the engine can't be used here.
+        """
+        processes = min(os.cpu_count() or 1, _MAX_PROCESSES, num_points * num_seeds)
+        on_cpu = self.devices[0].platform == "cpu" and len(self.devices) == 1
+        traced = split_hparams(example, names, "vmap")
+        most = _MAX_WIDTH if on_cpu else _MAX_WIDTH_GPU
+        can_map = bool(traced) and not example.patience
+        widths = [w for w in (2**i for i in range(9)) if w <= most and w < 2 * num_points] if can_map else [1]
+        if engine == "process":
+            if not on_cpu:
+                raise ConfigError("engine=process: is for one CPU; use vmap or auto on other devices")
+            self._start(processes, is_exact=True)
+            self.plan = Plan("process", processes, {1: 1.0}, "")
+        elif engine == "serial":
+            self.plan = Plan("serial", 0, {1: 1.0}, "")
+        elif engine == "vmap" or not on_cpu:
+            self.plan = Plan("vmap", 0, {width: 1.0 + width / 1000 for width in widths}, "")
+        else:
+            self._choose_fastest(example, traced, widths, processes, num_points * num_seeds)
+        logger.info("computing by %s%s", self.describe(), f" ({self.plan.reason})" if self.plan.reason else "")
+
+    def describe(self) -> str:
+        """Says in words how runs are computed."""
+        widest = max(self.plan.widths)
+        how = f"{self.plan.processes} processes of one core each" if self.plan.processes else "one process"
+        if not self.plan.name:
+            return "nothing"
+        many = f"up to {widest} runs in one program" if widest > 1 else "runs in turn"
+        return f"{self.plan.name}, {how}, {many}"
+
+    def _choose_fastest(
+        self, example: Config, traced: Sequence[str], widths: Sequence[int], processes: int, num_runs: int
+    ) -> None:
+        """Compares the very programs on this machine, where there is enough to gain."""
+        steps = example.epochs * self.executors[0].steps_per_epoch(example) * num_runs
+        known = self._read(example, traced)
+        serial = known.get("serial") or self._measure([self.executors[0]], example, traced, 1)
+        if serial * steps < _MIN_SECONDS:
+            is_small = widths[-1] > 1 and self._num_parameters(example) < _SMALL
+            few = {width: 1.0 + width / 1000 for width in widths if width <= 8}
+            name, seconds = ("vmap", few) if is_small else ("serial", {1: 1.0})
+            self.plan = Plan(name, 0, seconds, f"about {serial * steps:.0f} s of work: too little to measure more")
+            return
+        measured = {int(width): s for width, s in known.get("processes", {}).items()}
+        if not measured and processes > 1:
+            try:
+                measured = self._measure_processes(example, traced, widths, processes)
+            except ConfigError as error:
+                logger.info("%s", error)
+        one = {int(width): s for width, s in known.get("one", {}).items()} or {1: serial}
+        wide = min(8, widths[-1])
+        if wide > 1 and wide not in one:
+            one[wide] = self._measure([self.executors[0]], example, traced, wide)
+        self._write(example, traced, {"serial": serial, "processes": measured, "one": one})
+        measured = {width: s for width, s in measured.items() if width in widths}
+        best_here, best_there = (
+            min((s / width / lanes for width, s in table.items()), default=math.inf)
+            for table, lanes in ((one, 1), (measured, processes))
+        )
+        speedup = serial / min(best_here, best_there)
+        reason = f"measured: {speedup:.1f} times as fast as in turn"
+        if best_there < min(best_here, serial):
+            if not self._workers:
+                self._start(processes, is_exact=False)
+            self.plan = Plan("vmap", processes, measured, reason)
+            return
+        self.close()
+        if best_here < serial:
+            self.plan = Plan("vmap", 0, {w: one.get(w, s1) for w, s1 in one.items()}, reason)
+        else:
+            self.plan = Plan("serial", 0, {1: serial}, "measured: nothing is faster than in turn")
+
+    def _measure(self, lanes: Sequence[Lane], config: Config, traced: Sequence[str], width: int) -> float:
+        """Seconds of a step of `width` runs, the mean of lanes that are all measured at the same time."""
+        hparams = {name: (float(getattr(config, name)),) * width for name in traced}
+        seconds, errors = [0.0] * len(lanes), []
+
+        def measure(i: int) -> None:
+            try:
+                seconds[i] = lanes[i].seconds_per_step(config, hparams, config.seed, _BUDGET)
+            except Exception as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=measure, args=(i,)) for i in range(len(lanes))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return sum(seconds) / len(seconds)
+
+    def _measure_processes(
+        self, config: Config, traced: Sequence[str], widths: Sequence[int], processes: int
+    ) -> dict[int, float]:
+        """Doubles the width for as long as it gains."""
+        workers = self._start(processes, is_exact=False)
+        measured: dict[int, float] = {}
+        for width in widths:
+            try:
+                measured[width] = self._measure(workers, config, traced, width)
+            except Exception:  # it does not fit into memory
+                break
+            if width > 2 and measured[width] / width > 1.05 * min(s / w for w, s in measured.items()):
+                break
+        return measured
+
+    def _num_parameters(self, config: Config) -> int:
+        executor = self.executors[0]
+        state = jax.eval_shape(executor.programs(config, 1, 1)["init"], jax.random.key(0), {})
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+
+    def _key(self, config: Config, traced: Sequence[str]) -> str:
+        fields = {**dataclasses.asdict(config), "epochs": 0, "seed": 0, "name": "", "dataset": "", "data_dir": ""}
+        fields |= {name: 0 for name in traced}
+        parts = [fields, self.shape, self.experiment.own_parts, versions(), platform.processor(), os.cpu_count()]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def _read(self, config: Config, traced: Sequence[str]) -> Mapping[str, Any]:
+        try:
+            return read_json(_cache_path())[self._key(config, traced)] if self.caches and has_home() else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _write(self, config: Config, traced: Sequence[str], measured: Mapping[str, Any]) -> None:
+        if not self.caches or not has_home() or self.experiment.own_parts:
+            return
+        try:
+            known = read_json(_cache_path())
+        except (OSError, ValueError):
+            known = {}
+        try:
+            write_json(_cache_path(), {**known, self._key(config, traced): json.loads(json.dumps(measured))})
+        except OSError:
+            logger.info("measurements can't be kept in %s", _cache_path())
+
+
+def _cache_path() -> Any:
+    return expand_user(DEFAULT_DATA_DIR) / "engines.json"
