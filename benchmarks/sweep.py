@@ -41,6 +41,7 @@ class Flags(OutputFlags):
     dataset: str = flag_field("mnist", "data set", group="data")
     rounds: int = flag_field(3, "rounds", minimum=1)
     cases: tuple[str, ...] = flag_field(tuple(CASES), "which of the cases")
+    longer: int = flag_field(1, "times as many epochs as on a CPU", minimum=1)
     engines: tuple[str, ...] = flag_field(("serial", "auto"), "engines; the first one is compared with")
     commands: int = flag_field(2, "separate commands to time for each case; 0: none", minimum=0)
     platform: str = flag_field("", "cpu, gpu or tpu")
@@ -58,7 +59,7 @@ def _time(case: str, engine: str, flags: Flags) -> dict:
             f"{folder}/sweep",
             grid={"learning_rate": RATES},
             seeds=seeds,
-            epochs=epochs,
+            epochs=epochs * flags.longer,
             engine=engine,
             test_seeds=0,
             quiet=True,
@@ -71,7 +72,14 @@ def _time(case: str, engine: str, flags: Flags) -> dict:
 
 def _time_command(case: str, flags: Flags) -> float:
     name, fields, _, epochs, _ = CASES[case]
-    argv = [sys.executable, "-m", f"experiments.{name}", f"--dataset={flags.dataset}", f"--epochs={epochs}", "--quiet"]
+    argv = [
+        sys.executable,
+        "-m",
+        f"experiments.{name}",
+        f"--dataset={flags.dataset}",
+        f"--epochs={epochs * flags.longer}",
+        "--quiet",
+    ]
     argv += [f"--{key}={','.join(map(str, value))}" for key, value in fields.items()]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +96,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     for case in flags.cases:
         rounds = [{engine: _time(case, engine, flags) for engine in flags.engines} for _ in range(flags.rounds)]
         _, _, seeds, epochs, target = CASES[case]
-        one = record[case] = {"runs": 8 * seeds, "epochs": epochs, "target": target, "rounds": rounds}
+        one = record[case] = {"runs": 8 * seeds, "epochs": epochs * flags.longer, "target": target, "rounds": rounds}
         for engine in flags.engines[1:]:
             ratios = [r[base]["seconds"] / r[engine]["seconds"] for r in rounds]
             one[f"{engine} over {base}"] = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}

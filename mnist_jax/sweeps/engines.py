@@ -19,7 +19,8 @@ from mnist_jax.experiment import Experiment
 from mnist_jax.fields import flags_of
 from mnist_jax.files import DEFAULT_DATA_DIR, expand_user, has_home, read_json, write_json
 from mnist_jax.report import versions
-from mnist_jax.sweeps.executor import DataShape, Executor, Splits
+from mnist_jax.sweeps.chunk import DataShape, Splits
+from mnist_jax.sweeps.executor import Executor
 from mnist_jax.sweeps.workers import Lane, WorkerProcess, start_workers
 
 logger = logging.getLogger("mnist_jax")

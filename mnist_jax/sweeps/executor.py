@@ -4,11 +4,10 @@ Inside a chunk, the map is around the train step and not around the epoch: the b
 masks are those of one run, whatever the number of runs.
 """
 
-import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,48 +19,13 @@ from mnist_jax.evaluation import evaluate
 from mnist_jax.experiment import Components, Experiment
 from mnist_jax.loop import should_stop
 from mnist_jax.metrics import compute, sum_over_steps
+from mnist_jax.sweeps.chunk import Chunk, DataShape, Outcome, Splits, why_not_finite
 from mnist_jax.train import train_epoch
 from mnist_jax.types import Array, Metrics, PyTree, Record, TrainState
 
-Splits: TypeAlias = Mapping[str, tuple[Array, Array]]
 # One run's arrays have these axes in a chunk. All runs are at the same step; those of one seed have one key.
 _BY_RUN = TrainState(None, 0, 0, 0, None, 0)  # type: ignore[arg-type]
 _BY_SEED = TrainState(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Runs to train together, from one epoch to another."""
-
-    config: Config  # what they have in common
-    seeds: tuple[int, ...]  # each seed has all of the hyperparameters
-    hparams: dict[str, tuple[float, ...]]  # of traced fields: a value for each run of a seed
-    end_epoch: int
-    states: Sequence[PyTree] = ()  # of each run, seed by seed, to continue from; empty to start
-    records: Sequence[list[Record]] = ()  # of each run, as far as it has come
-    keep_states: bool = False  # whether the states are returned
-
-    @property
-    def width(self) -> int:
-        """Runs of each seed."""
-        return max((len(values) for values in self.hparams.values()), default=1)
-
-
-class Outcome(NamedTuple):
-    """One run of a chunk, trained."""
-
-    seed: int
-    records: list[Record]  # as in metrics.jsonl, one per epoch; the last one has the validation scores
-    seconds: float  # its part of the chunk's time
-    error: str  # why it failed; empty
-    state: PyTree  # where it was asked for
-
-
-class DataShape(NamedTuple):
-    """What a program must know of the data, beside the arrays that it is given."""
-
-    num_classes: int
-    image: jax.ShapeDtypeStruct  # (H, W, C) of a stored image
 
 
 def _transpose_kernels(tree: PyTree) -> PyTree:
@@ -250,7 +214,7 @@ class Executor:
             totals = self._totals(per_step, len(chunk.seeds))
             for i, record in enumerate(records):
                 if not errors[i] and config.on_nan == "stop":
-                    errors[i] = _why_not_finite(losses[i], bool(finite[i]), epoch, size)
+                    errors[i] = why_not_finite(losses[i], bool(finite[i]), epoch, size)
                 if not errors[i]:
                     record.append(self._record(chunk, i, epoch, size, totals, scores))
             on_epoch(epoch)
@@ -302,10 +266,3 @@ class Executor:
                 times.append(elapsed / steps)
                 steps = min(size, max(1, int(steps * min(4.0, budget / 8 / max(elapsed, 1e-6)))))
         return float(np.median(times[len(times) // 3 :]))
-
-
-def _why_not_finite(losses: np.ndarray, is_finite: bool, epoch: int, size: int) -> str:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        return f"the loss became {losses[bad[0]]} in epoch {epoch}, at step {(epoch - 1) * size + bad[0] + 1}"
-    return "" if is_finite else f"a parameter is no longer finite after epoch {epoch}"

@@ -12,8 +12,8 @@ from mnist_jax.config import Config
 from mnist_jax.files import append_json
 from mnist_jax.loop import should_stop
 from mnist_jax.sweeps import search
+from mnist_jax.sweeps.chunk import Chunk, Outcome
 from mnist_jax.sweeps.engines import Computer, split_hparams
-from mnist_jax.sweeps.executor import Chunk, Outcome
 from mnist_jax.sweeps.space import Point
 from mnist_jax.sweeps.study import SharedStudy, Trial
 from mnist_jax.sweeps.workers import train_chunks

@@ -18,7 +18,8 @@ import numpy as np
 from mnist_jax.config import Config, Hyperparams
 from mnist_jax.errors import ConfigError, MnistJaxError, summarize_exception
 from mnist_jax.experiment import Experiment
-from mnist_jax.sweeps.executor import Chunk, DataShape, Executor, Outcome, Splits
+from mnist_jax.sweeps.chunk import Chunk, DataShape, Outcome, Splits
+from mnist_jax.sweeps.executor import Executor
 
 _TRIES = 2  # of a chunk whose worker process died
 
