@@ -156,7 +156,7 @@ def test_a_dead_clients_trials_are_taken_over_and_a_live_ones_never(tmp_path):
         assert [trial.point for trial in held] == [0] and [trial.point for trial in live.held()] == [1]
     assert dead.claim([(1, {}, {}, attrs, {})]) == []  # a point that somebody has
     dead.tell(held[0], "COMPLETE", 0.5, {})
-    heir.tell(held[0], "COMPLETE", 0.5, {})  # told already: no error
+    heir.tell(held[0], "COMPLETE", 0.5, {})  # recorded already: no error
 
 
 def test_a_torn_journal_is_cut_back_and_other_files_are_left_alone(tmp_path):

@@ -13,6 +13,11 @@ from mnist_jax.types import Array, PyTree, Record
 Splits: TypeAlias = Mapping[str, tuple[Array, Array]]
 
 
+def count_runs(hparams: Mapping[str, Sequence[float]]) -> int:
+    """Counts the runs that hyperparameters are of; one where nothing varies."""
+    return max(map(len, hparams.values()), default=1)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chunk:
     """Runs to train together, from one epoch to another."""
@@ -28,7 +33,7 @@ class Chunk:
     @property
     def width(self) -> int:
         """Runs of each seed."""
-        return max((len(values) for values in self.hparams.values()), default=1)
+        return count_runs(self.hparams)
 
 
 class Outcome(NamedTuple):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import logging
 import math
 import os
@@ -25,7 +24,6 @@ from mnist_jax.sweeps.workers import Lane, WorkerProcess, start_workers
 
 logger = logging.getLogger("mnist_jax")
 
-ENGINES = ("auto", "vmap", "process", "serial")
 # A traced value of these gives the bits of a constant, unless it is 0, which leaves out what it controls.
 _EXACT = ("learning_rate", "momentum", "weight_decay", "rotation", "zoom", "translation", "grad_clip_norm")
 _MAX_WIDTH = 32
@@ -135,7 +133,7 @@ class Computer:
         """Chooses how to compute, and prepares it.
 
         Args:
-          engine: one of ENGINES.
+          engine: one of options.ENGINES.
           example: configuration of a trial.
           names: of the fields that vary.
           num_points: trials.
@@ -210,7 +208,7 @@ class Computer:
             return
         self.close()
         if best_here < serial:
-            self.plan = Plan("vmap", 0, {w: one.get(w, s1) for w, s1 in one.items()}, reason)
+            self.plan = Plan("vmap", 0, one, reason)
         else:
             self.plan = Plan("serial", 0, {1: serial}, "measured: nothing is faster than in turn")
 
@@ -274,7 +272,7 @@ class Computer:
         except (OSError, ValueError):
             known = {}
         try:
-            write_json(_cache_path(), {**known, self._key(config, traced): json.loads(json.dumps(measured))})
+            write_json(_cache_path(), {**known, self._key(config, traced): measured})
         except OSError:
             logger.info("measurements can't be kept in %s", _cache_path())
 

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_jax.batches import num_batches
 from mnist_jax.config import Config, Hyperparams
 from mnist_jax.devices import check_memory
 from mnist_jax.evaluation import evaluate
 from mnist_jax.experiment import Components, Experiment
 from mnist_jax.loop import should_stop
 from mnist_jax.metrics import compute, sum_over_steps
-from mnist_jax.sweeps.chunk import Chunk, DataShape, Outcome, Splits, why_not_finite
+from mnist_jax.sweeps.chunk import Chunk, DataShape, Outcome, Splits, count_runs, why_not_finite
 from mnist_jax.train import train_epoch
 from mnist_jax.types import Array, Metrics, PyTree, Record, TrainState
 
@@ -62,7 +63,7 @@ class Executor:
 
     def steps_per_epoch(self, config: Config) -> int:
         """Updates in an epoch."""
-        return -(-self.splits["train"][1].shape[0] // config.batch_size)
+        return num_batches(self.splits["train"][1].shape[0], config.batch_size)
 
     def _parts(self, config: Config, hparams: Hyperparams | None) -> Components:
         experiment = self.experiment.with_config(config)
@@ -135,7 +136,7 @@ class Executor:
 
     def compile_epoch(self, config: Config, hparams: Hyperparams, seeds: Sequence[int]) -> Callable[..., Any]:
         """Compiles the epoch of a chunk, once, and checks that it fits into memory."""
-        width = max((len(values) for values in hparams.values()), default=1)
+        width = count_runs(hparams)
         programs = self.programs(config, width, len(seeds))
         key = "compiled", *hparams
         if key not in programs:
@@ -250,7 +251,7 @@ class Executor:
         Returns:
           Seconds for one step of all runs, the median of several parts of an epoch.
         """
-        width = max((len(values) for values in hparams.values()), default=1)
+        width = count_runs(hparams)
         with jax.default_device(self.device):
             train, programs = self.compile_epoch(config, hparams, (seed,)), self.programs(config, width, 1)
             values, key = self._arguments(hparams, (seed,))

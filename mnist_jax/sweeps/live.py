@@ -56,7 +56,7 @@ class Live:
                 self._last[row.number] = f"{row.state}{len(row.scores)}"
                 what = row.reason if row.state == "FAIL" else format_score(row)
                 word = {"COMPLETE": "", "PRUNED": "pruned at ", "FAIL": "failed: "}[row.state]
-                done = total - (total - len(rows)) - counts["RUNNING"]
+                done = len(rows) - counts["RUNNING"]
                 print(
                     f"trial {row.number}  {format_point(row.point)}  {word}{what}  ({done}/{total}"
                     + (f", best {format_score(best)})" if best else ")"),

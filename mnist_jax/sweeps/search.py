@@ -1,6 +1,6 @@
 """Which points a sweep tries, and which of them it stops early: Optuna's samplers and pruners, on a copy of the study.
 
-Both work on a study in memory that is built anew, from the trials in the storage, whenever they are asked. So nothing
+Both work on a study in memory that is built from the trials in the storage whenever they are asked. So nothing
 of theirs is lost when a process is killed, and what they answer depends on the study's seed and trials alone.
 """
 
@@ -13,8 +13,6 @@ import numpy as np
 from mnist_jax.errors import ConfigError
 from mnist_jax.sweeps.space import Dimension, Point, format_value, grid_points, round_value
 
-SEARCHES = ("grid", "qmc", "random", "tpe", "cmaes")
-PRUNERS = ("none", "median", "successive_halving", "hyperband")
 BATCH = 8  # trials that a search which learns, or a pruner, sees at a time: fixed, since results depend on it
 _FACTOR = 3  # of one rung to the next
 
@@ -83,7 +81,7 @@ def propose(
     """Proposes the next points.
 
     Args:
-      search: one of SEARCHES.
+      search: one of options.SEARCHES.
       dimensions: the space.
       study: Optuna's.
       seed: of the sweep.
@@ -192,7 +190,7 @@ def prune(
     """Decides which trials of a batch to stop at a rung, knowing the scores of all of them.
 
     Args:
-      pruner: one of PRUNERS.
+      pruner: one of options.PRUNERS.
       epochs: of a complete trial.
       study: Optuna's.
       batch: number of a trial that is still training -> its scores so far, by epoch.

@@ -11,7 +11,7 @@ import numpy as np
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, suggest_name
 from mnist_jax.experiment import Experiment
-from mnist_jax.fields import Flag, Value, flags_of
+from mnist_jax.fields import Flag, Value, flags_of, validate_field
 
 Point: TypeAlias = dict[str, Value]  # field -> value
 Spec: TypeAlias = str | Sequence[Value]  # as on the command line, or the values themselves
@@ -148,8 +148,6 @@ def parse_dimension(name: str, spec: Spec, config: Config, kind: str) -> Dimensi
 
 def _checked(config: Config, name: str, value: Value) -> Value:
     """The value as its field's type; a ConfigError where the field refuses it whatever the others are."""
-    from mnist_jax.fields import validate_field
-
     return validate_field(flags_of(type(config))[name], value)
 
 

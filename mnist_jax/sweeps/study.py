@@ -1,4 +1,4 @@
-"""The trials of a sweep as several commands share them: claimed, leased, told once.
+"""The trials of a sweep as several commands share them: claimed, leased, recorded once.
 
 Optuna's own heartbeat works in Study.optimize and data bases only. So each command (a client) renews a lease, a number
 in the study that counts up; one that another client has not seen counting for LEASE seconds of its own clock is dead,
@@ -26,9 +26,7 @@ class Trial(NamedTuple):
     point: int  # which of the sweep's points: trials of the same one have other seeds, or are duplicates
     state: str  # RUNNING, COMPLETE, PRUNED or FAIL
     params: dict[str, Any]
-    value: float | None
     attrs: Record  # seeds, scores, history, seconds, reason, ...
-    frozen: Any  # Optuna's
 
 
 class SharedStudy:
@@ -102,19 +100,7 @@ class SharedStudy:
             attrs = frozen.user_attrs
             if _POINT not in attrs or attrs.get("reason") == "duplicate":
                 continue
-            value = frozen.value if frozen.state.name == "COMPLETE" else None
-            found.append(
-                Trial(
-                    frozen.number,
-                    frozen._trial_id,
-                    attrs[_POINT],
-                    frozen.state.name,
-                    frozen.params,
-                    value,
-                    attrs,
-                    frozen,
-                )
-            )
+            found.append(Trial(frozen.number, frozen._trial_id, attrs[_POINT], frozen.state.name, frozen.params, attrs))
         return found
 
     def held(self) -> list[Trial]:
@@ -211,10 +197,10 @@ class SharedStudy:
         return stored
 
 
-def _flat(record: Record, prefix: str = "") -> dict[str, Any]:
+def _flat(record: Record) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {f"{prefix}{name}".split(".")[-1]: value}
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
     return flat
 
 

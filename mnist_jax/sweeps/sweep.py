@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from mnist_jax.config import Config, config_from_dict
 from mnist_jax.devices import choose_device
 from mnist_jax.errors import ConfigError
 from mnist_jax.experiment import Experiment
-from mnist_jax.files import check_writable, expand_user, write_json
+from mnist_jax.files import check_writable, expand_user, read_json, write_json
 from mnist_jax.report import git_commit, versions
 from mnist_jax.runner import fit_batch, run
 from mnist_jax.sweeps import search as searching
@@ -82,8 +84,6 @@ def _score_winner(sweep: Task, study: SharedStudy, best: Row) -> Record | None:
         folder = sweep.workdir / WINNER
         with FileLock(sweep.workdir / ".winner.lock"):
             if (folder / "result.json").exists():
-                from mnist_jax.files import read_json
-
                 record = read_json(folder / "result.json")
                 same = {**dataclasses.asdict(best.config), "seed": seed, "num_seeds": count}
                 if record["config"] == read_json_of(same):
@@ -105,8 +105,6 @@ def _score_winner(sweep: Task, study: SharedStudy, best: Row) -> Record | None:
 
 def read_json_of(value: Any) -> Any:
     """Returns a value as it comes back from JSON."""
-    import json
-
     return json.loads(json.dumps(value))
 
 
@@ -227,15 +225,9 @@ def _finish(task: Task, study: SharedStudy, how: Record) -> SweepResult:
         "epochs": {"trained": sum(row.epochs for row in rows), "of complete trials": total},
         "advice": advice,
         **how,
-        "versions": versions() | {"optuna": _optuna_version()},
+        "versions": versions() | {"optuna": importlib.metadata.version("optuna")},
         "commit": git_commit(),
     }
     write_report(task.workdir, task.config, rows, task.dimensions, task.objective, record, study.study)
     write_json(task.workdir / SWEEP, record)
     return SweepResult(rows, best.config, test, advice, record)
-
-
-def _optuna_version() -> str:
-    import importlib.metadata
-
-    return importlib.metadata.version("optuna")

@@ -86,7 +86,7 @@ def make_rows(
             if row.state != "COMPLETE":
                 known.state, known.reason = row.state, row.reason
     for row in rows.values():
-        row.command = repeat_command(module, base, row)
+        row.command = repeat_command(module, row)
     sign = 1 if objective.minimize else -1
     order = {"COMPLETE": 0, "RUNNING": 1, "PRUNED": 2, "FAIL": 3}
     return sorted(
@@ -99,7 +99,7 @@ def _merge(a: list[float | None], n: int, b: list[float | None], m: int) -> list
     return [None if x is None or y is None else (n * x + m * y) / (n + m) for x, y in pairs]
 
 
-def repeat_command(module: str, base: Config, row: Row) -> str:
+def repeat_command(module: str, row: Row) -> str:
     """Returns the command that trains a row's runs by themselves; empty where the experiment has no module."""
     if not module:
         return ""
@@ -108,7 +108,6 @@ def repeat_command(module: str, base: Config, row: Row) -> str:
     plain = importlib.import_module(module).EXPERIMENT.config
     config = dataclasses.replace(row.config, seed=min(row.seeds), num_seeds=max(row.seeds) - min(row.seeds) + 1)
     flags = [f"--{flag.name}={format_value(getattr(config, flag.name))}" for flag in changed_fields(plain, config)]
-    del base
     return shlex.join(["python", "-m", module, *flags])
 
 

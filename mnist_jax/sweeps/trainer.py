@@ -119,12 +119,12 @@ class BatchTrainer:
         """Takes what it works with.
 
         Args:
-          study: where trials are told.
+          study: where trials are recorded.
           computer: what trains.
           store: finished runs.
           objective: what is compared.
-          pruner: one of search.PRUNERS.
-          on_change: called when a trial was told.
+          pruner: one of options.PRUNERS.
+          on_change: called when a trial was recorded.
           on_epochs: called with the number of epochs, summed over runs, that were just trained or will not be.
         """
         self.study, self.computer, self.store, self.objective = study, computer, store, objective

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -165,16 +166,14 @@ def start_workers(
     return [WorkerProcess(pickled, arrays, shape, cores[i % len(cores)], is_exact, caches) for i in range(count)]
 
 
-def _halves(chunk: Chunk) -> list[tuple[Chunk, slice]]:
-    """Two chunks of half the runs of one seed, and which of its outcomes they give."""
-    import dataclasses
-
+def _halves(chunk: Chunk) -> list[Chunk]:
+    """Two chunks of half the runs of one seed."""
     middle = chunk.width // 2
     parts = []
     for part in (slice(0, middle), slice(middle, chunk.width)):
         hparams = {name: values[part] for name, values in chunk.hparams.items()}
         states, records = chunk.states[part], chunk.records[part]
-        parts.append((dataclasses.replace(chunk, hparams=hparams, states=states, records=records), part))
+        parts.append(dataclasses.replace(chunk, hparams=hparams, states=states, records=records))
     return parts
 
 
@@ -191,7 +190,7 @@ def _train(lane: Lane, chunk: Chunk, on_epoch: Callable[[int], None]) -> list[Ou
             text = str(error)
             is_memory = "GiB of memory" in text or "out of memory" in text or "RESOURCE_EXHAUSTED" in text
             if is_memory and chunk.width > 1 and len(chunk.seeds) == 1:
-                return [outcome for half, _ in _halves(chunk) for outcome in _train(lane, half, on_epoch)]
+                return [outcome for half in _halves(chunk) for outcome in _train(lane, half, on_epoch)]
             known = isinstance(error, MnistJaxError | RuntimeError)
             reason = summarize_exception(error) if known else f"{type(error).__name__}: {summarize_exception(error)}"
         break
@@ -215,7 +214,7 @@ def train_chunks(
       on_epoch: called with the number of a chunk and of each epoch that it has done, in the calling thread.
     """
     waiting = queue.SimpleQueue[tuple[int, Chunk]]()
-    events = queue.SimpleQueue[tuple[Callable[..., None] | None, tuple[Any, ...]]]()
+    events = queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]]()
     count = 0
     for number, chunk in enumerate(chunks):
         waiting.put((number, chunk))
@@ -238,7 +237,6 @@ def train_chunks(
         thread.start()
     while count:
         function, arguments = events.get()
-        assert function is not None
         function(*arguments)
         count -= function is on_outcomes
     for thread in threads:
