@@ -1,12 +1,13 @@
 """How the runs of a sweep are computed: in turn, many in one program, or in worker processes; what is fastest here."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import logging
 import math
 import os
 import platform
-import threading
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,9 +30,12 @@ _EXACT = ("learning_rate", "momentum", "weight_decay", "rotation", "zoom", "tran
 _MAX_WIDTH = 32
 _MAX_WIDTH_GPU = 256
 _MAX_PROCESSES = 16
-_MIN_SECONDS = 30.0  # of work, below which it is not worth a measurement
+_MIN_SECONDS = 30.0  # of work, below which it is not worth to measure or start more
+_START = 6.0  # seconds until a worker process trains
 _SMALL = 200_000  # parameters of a network of which several fit into a core's caches
-_BUDGET = 0.4  # seconds per measurement
+_WIDE = 8  # runs in one program, to begin with
+_BUDGET = 0.8  # seconds per measurement
+_MIN_GAIN = 1.05  # over runs in turn, whose bits are those of a run alone
 
 
 class Plan(NamedTuple):
@@ -39,7 +43,7 @@ class Plan(NamedTuple):
 
     name: str  # of the engine that was chosen
     processes: int  # 0: in this process
-    seconds: dict[int, float]  # width -> of a step, which are all 1 where nothing was measured
+    seconds: dict[int, float]  # width -> of an epoch, which are all about 1 where nothing was measured
     reason: str
 
     @property
@@ -47,23 +51,35 @@ class Plan(NamedTuple):
         """How many runs a chunk may have."""
         return sorted(self.seconds)
 
-    def width_for(self, num_runs: int, num_seeds: int) -> int:
-        """Chooses how many of a group's runs go into each chunk.
+    def divide(self, num_runs: int, num_seeds: int) -> list[tuple[int, int]]:
+        """Divides a group of runs into chunks so that the lanes are done soonest.
 
         Args:
           num_runs: runs of one program and seed.
           num_seeds: seeds, each with that many runs.
 
         Returns:
-          The width with the shortest time.
+          Pairs of a number of seeds and the width of their chunks; seeds that would leave lanes idle at the end may
+          have chunks of another width.
         """
-        lanes = max(1, self.processes)
+        even = num_seeds // self.num_lanes * self.num_lanes
+        return [(n, self._width(num_runs, n)) for n in (even, num_seeds - even) if n]
 
-        def time(width: int) -> tuple[float, int]:
-            chunks = num_seeds * math.ceil(num_runs / width)
-            return math.ceil(chunks / lanes) * self.seconds[width], width
+    @property
+    def num_lanes(self) -> int:
+        """Chunks that are trained at the same time, on a CPU."""
+        return max(1, self.processes)
 
-        return min(self.widths, key=time)
+    def _seconds(self, width: int, num_runs: int, num_seeds: int) -> float:
+        chunks = num_seeds * math.ceil(num_runs / width)
+        return math.ceil(chunks / self.num_lanes) * self.seconds[width]
+
+    def _width(self, num_runs: int, num_seeds: int) -> int:
+        return min(self.widths, key=lambda width: (self._seconds(width, num_runs, num_seeds), width))
+
+    def epoch(self, num_runs: int, num_seeds: int) -> float:
+        """Estimates the seconds of one epoch of all runs; arguments as for divide."""
+        return sum(self._seconds(width, num_runs, n) for n, width in self.divide(num_runs, num_seeds))
 
 
 def split_hparams(config: Config, names: Sequence[str], plan_name: str) -> list[str]:
@@ -158,7 +174,7 @@ class Computer:
         elif engine == "vmap" or not on_cpu:
             self.plan = Plan("vmap", 0, {width: 1.0 + width / 1000 for width in widths}, "")
         else:
-            self._choose_fastest(example, traced, widths, processes, num_points * num_seeds)
+            self._choose_fastest(example, traced, widths, processes, num_points, num_seeds)
         logger.info("computing by %s%s", self.describe(), f" ({self.plan.reason})" if self.plan.reason else "")
 
     def describe(self) -> str:
@@ -171,80 +187,78 @@ class Computer:
         return f"{self.plan.name}, {how}, {many}"
 
     def _choose_fastest(
-        self, example: Config, traced: Sequence[str], widths: Sequence[int], processes: int, num_runs: int
+        self,
+        example: Config,
+        traced: Sequence[str],
+        widths: Sequence[int],
+        processes: int,
+        num_points: int,
+        num_seeds: int,
     ) -> None:
-        """Compares the very programs on this machine, where there is enough to gain."""
-        steps = example.epochs * self.executors[0].steps_per_epoch(example) * num_runs
+        """Compares the very programs on this machine, as far as there is something to gain."""
         known = self._read(example, traced)
-        serial = known.get("serial") or self._measure([self.executors[0]], example, traced, 1)
-        if serial * steps < _MIN_SECONDS:
-            is_small = widths[-1] > 1 and self._num_parameters(example) < _SMALL
-            few = {width: 1.0 + width / 1000 for width in widths if width <= 8}
-            name, seconds = ("vmap", few) if is_small else ("serial", {1: 1.0})
-            self.plan = Plan(name, 0, seconds, f"about {serial * steps:.0f} s of work: too little to measure more")
+        here, there = ({int(w): s for w, s in known.get(name, {}).items()} for name in ("here", "there"))
+        if 1 not in here:
+            here[1] = self._measure([self.executors[0]], example, traced, 1)
+        serial = Plan("serial", 0, {1: here[1]}, "")
+
+        def seconds(plan: Plan) -> float:
+            started = not plan.processes or bool(self._workers)
+            return example.epochs * plan.epoch(num_points, num_seeds) + (0.0 if started else _START)
+
+        wide = min(_WIDE, widths[-1]) if self._num_parameters(example) < _SMALL else 1
+        work = seconds(serial)
+        if work < _MIN_SECONDS:
+            few = {width: 1.0 + width / 1000 for width in widths if width <= wide}
+            reason = f"about {work:.0f} s of work: too little to measure more"
+            self.plan = Plan("vmap" if wide > 1 else "serial", 0, few, reason)
             return
-        measured = {int(width): s for width, s in known.get("processes", {}).items()}
-        if not measured and processes > 1:
-            try:
-                measured = self._measure_processes(example, traced, widths, processes)
-            except ConfigError as error:
-                logger.info("%s", error)
-        one = {int(width): s for width, s in known.get("one", {}).items()} or {1: serial}
-        wide = min(8, widths[-1])
-        if wide > 1 and wide not in one:
-            one[wide] = self._measure([self.executors[0]], example, traced, wide)
-        self._write(example, traced, {"serial": serial, "processes": measured, "one": one})
-        measured = {width: s for width, s in measured.items() if width in widths}
-        best_here, best_there = (
-            min((s / width / lanes for width, s in table.items()), default=math.inf)
-            for table, lanes in ((one, 1), (measured, processes))
-        )
-        speedup = serial / min(best_here, best_there)
-        reason = f"measured: {speedup:.1f} times as fast as in turn"
-        if best_there < min(best_here, serial):
-            if not self._workers:
-                self._start(processes, is_exact=False)
-            self.plan = Plan("vmap", processes, measured, reason)
-            return
-        self.close()
-        if best_here < serial:
-            self.plan = Plan("vmap", 0, one, reason)
-        else:
-            self.plan = Plan("serial", 0, {1: serial}, "measured: nothing is faster than in turn")
+        if wide not in here:
+            here[wide] = self._measure([self.executors[0]], example, traced, wide)
+        plans = [serial, Plan("vmap", 0, {w: s for w, s in here.items() if w in widths}, "")]
+        if processes > 1 and min(map(seconds, plans)) > _MIN_SECONDS:
+            if wide not in there:
+                there = self._measure_processes(example, traced, widths, wide, processes)
+            if there:
+                plans.append(Plan("vmap", processes, {w: s for w, s in there.items() if w in widths}, ""))
+        self._write(example, traced, {"here": here, "there": there})
+        best = min(plans, key=lambda plan: seconds(plan) * (1 if plan is serial else _MIN_GAIN))
+        gain = work / seconds(best)
+        reason = "nothing is faster than in turn" if best is serial else f"{gain:.1f} times as fast as in turn"
+        self.plan = best._replace(reason=f"measured: {reason}")
+        if not best.processes:
+            self.close()
+        elif not self._workers:
+            self._start(processes, is_exact=False)
 
     def _measure(self, lanes: Sequence[Lane], config: Config, traced: Sequence[str], width: int) -> float:
-        """Seconds of a step of `width` runs, the mean of lanes that are all measured at the same time."""
+        """Seconds of an epoch of `width` runs, the mean of lanes that are all measured at the same time."""
         hparams = {name: (float(getattr(config, name)),) * width for name in traced}
-        seconds, errors = [0.0] * len(lanes), []
+        with concurrent.futures.ThreadPoolExecutor(len(lanes)) as pool:
 
-        def measure(i: int) -> None:
-            try:
-                seconds[i] = lanes[i].seconds_per_step(config, hparams, config.seed, _BUDGET)
-            except Exception as error:
-                errors.append(error)
+            def measure(budget: float) -> list[float]:
+                return [*pool.map(lambda lane: lane.seconds_per_epoch(config, hparams, config.seed, budget), lanes)]
 
-        threads = [threading.Thread(target=measure, args=(i,)) for i in range(len(lanes))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-        return sum(seconds) / len(seconds)
+            if len(lanes) > 1:
+                measure(0.0)  # so that all have compiled
+            return statistics.fmean(measure(_BUDGET))
 
     def _measure_processes(
-        self, config: Config, traced: Sequence[str], widths: Sequence[int], processes: int
+        self, config: Config, traced: Sequence[str], widths: Sequence[int], wide: int, processes: int
     ) -> dict[int, float]:
-        """Doubles the width for as long as it gains."""
-        workers = self._start(processes, is_exact=False)
+        """Measures `wide`, and where that is many runs its neighbours, for as long as they gain."""
         measured: dict[int, float] = {}
-        for width in widths:
-            try:
-                measured[width] = self._measure(workers, config, traced, width)
-            except Exception:  # it does not fit into memory
-                break
-            if width > 2 and measured[width] / width > 1.05 * min(s / w for w, s in measured.items()):
-                break
+        try:
+            workers = self._start(processes, is_exact=False)
+            measured[wide] = self._measure(workers, config, traced, wide)
+            for direction in (widths[::-1], widths) if wide > 1 else ():
+                for width in direction[direction.index(wide) + 1 :]:
+                    best = min(seconds / w for w, seconds in measured.items())
+                    measured[width] = self._measure(workers, config, traced, width)
+                    if measured[width] / width * _MIN_GAIN > best:
+                        break
+        except (ConfigError, RuntimeError) as error:  # it can't be sent to others, or does not fit into memory
+            logger.info("%s", error)
         return measured
 
     def _num_parameters(self, config: Config) -> int:

@@ -239,31 +239,46 @@ class Executor:
             record["validation"] = compute(of_run(scores))
         return record
 
-    def seconds_per_step(self, config: Config, hparams: Hyperparams, seed: int, budget: float) -> float:
+    def seconds_per_epoch(self, config: Config, hparams: Hyperparams, seed: int, budget: float) -> float:
         """Measures the steady state of a chunk's epoch, after compiling it.
+
+        An epoch begins with its permutation, which a part of it pays in full: so the step is the difference of two
+        parts, divided by their difference in length.
 
         Args:
           config: what the runs have in common.
           hparams: a value for each run.
           seed: of all of them.
-          budget: seconds to measure for.
+          budget: seconds to measure for; 0 measures little, but compiles.
 
         Returns:
-          Seconds for one step of all runs, the median of several parts of an epoch.
+          Seconds for one epoch of all runs, from medians.
         """
-        width = count_runs(hparams)
+        size = self.steps_per_epoch(config)
         with jax.default_device(self.device):
-            train, programs = self.compile_epoch(config, hparams, (seed,)), self.programs(config, width, 1)
+            train, programs = (
+                self.compile_epoch(config, hparams, (seed,)),
+                self.programs(config, count_runs(hparams), 1),
+            )
             values, key = self._arguments(hparams, (seed,))
             state = programs["init"](key, values)
-            times: list[float] = []
-            steps, size = 1, self.steps_per_epoch(config)
-            deadline = time.perf_counter() + budget
-            while len(times) < 3 or time.perf_counter() < deadline:
+
+            def time_part(steps: int) -> float:
+                nonlocal state
                 start = time.perf_counter()
                 state, _ = train(state, values, *self.splits["train"], np.int32(0), np.int32(steps))
                 jax.block_until_ready(state.step)
-                elapsed = time.perf_counter() - start
-                times.append(elapsed / steps)
-                steps = min(size, max(1, int(steps * min(4.0, budget / 8 / max(elapsed, 1e-6)))))
-        return float(np.median(times[len(times) // 3 :]))
+                return time.perf_counter() - start
+
+            time_part(1)  # the first call is slower
+            probe, first = min(size, 20), time_part(1)
+            step = max(time_part(probe) - first, 1e-7) / max(1, probe - 1)
+            steps = min(size, max(2, int(budget / 4 / step)))
+            short: list[float] = []
+            long: list[float] = []
+            deadline = time.perf_counter() + budget
+            while len(long) < 3 or time.perf_counter() < deadline:
+                short.append(time_part(1))
+                long.append(time_part(steps))
+        step = max(0.0, float(np.median(long) - np.median(short))) / max(1, steps - 1)
+        return float(np.median(short)) + (size - 1) * step

@@ -198,12 +198,13 @@ class BatchTrainer:
             self._canonical.setdefault(key[:2], run.config)
         for key, by_seed in groups.items():
             config, names = self._canonical[key[:2]], names_of[key]
-            num_runs = max(map(len, by_seed.values()))
-            width = plan.width_for(num_runs, len(by_seed)) if names else 1
-            seeds = [*by_seed]
+            num_runs, seeds = max(map(len, by_seed.values())), [*by_seed]
             is_even = len({len(one) for one in by_seed.values()}) == 1
             together = is_even and self.computer.devices[0].platform != "cpu" and plan.name == "vmap"
-            for part in [seeds] if together else [[seed] for seed in seeds]:
+            divided = plan.divide(num_runs, len(seeds)) if names else [(len(seeds), 1)]
+            widths = [width for count, width in divided for _ in range(count)]
+            parts = [(seeds, widths[0])] if together else [([seed], w) for seed, w in zip(seeds, widths, strict=True)]
+            for part, width in parts:
                 size = max(len(by_seed[seed]) for seed in part)
                 for start in range(0, size, width):
                     members = []

@@ -30,7 +30,7 @@ class Lane(Protocol):
 
     def run(self, chunk: Chunk, on_epoch: Callable[[int], None]) -> list[Outcome]: ...
 
-    def seconds_per_step(self, config: Config, hparams: Hyperparams, seed: int, budget: float) -> float: ...
+    def seconds_per_epoch(self, config: Config, hparams: Hyperparams, seed: int, budget: float) -> float: ...
 
 
 def _pin(core: int) -> None:
@@ -119,9 +119,9 @@ class WorkerProcess:
         """As Executor.run."""
         return self._call("run", (chunk,), on_epoch)
 
-    def seconds_per_step(self, config: Config, hparams: Hyperparams, seed: int, budget: float) -> float:
-        """As Executor.seconds_per_step."""
-        return self._call("seconds_per_step", (config, hparams, seed, budget), lambda epoch: None)
+    def seconds_per_epoch(self, config: Config, hparams: Hyperparams, seed: int, budget: float) -> float:
+        """As Executor.seconds_per_epoch."""
+        return self._call("seconds_per_epoch", (config, hparams, seed, budget), lambda epoch: None)
 
     def close(self) -> None:
         """Ends the process; the next call starts another one."""
