@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
-PAGES = [FOLDER.parent / name for name in ("README.md", "docs/performance.md", "docs/predict.md")]
+PAGES = [FOLDER.parent / name for name in ("README.md", "docs/performance.md", "docs/predict.md", "docs/sweeps.md")]
 MODELS = {
     "softmax": "softmax regression, 784-10",
     "perceptron": "perceptron, 784-784-10, the lecture's recipe",
@@ -102,6 +102,19 @@ def speedup_table(*names: str) -> list[str]:
     return lines
 
 
+def sweep_table() -> list[str]:
+    """One row for each network, with the time of runs in turn over that of the engine that auto chose."""
+    lines = table_head(
+        "network", "runs", "epochs", "auto over in turn", "target", "auto over separate commands", "chosen"
+    )
+    for name, case in load_benchmark("sweep")["cases"].items():
+        runs, speedup = case["runs"], "{median:.2f} ({min:.2f} to {max:.2f})".format(**case["auto over serial"])
+        commands = f"{case[f'auto over {runs} commands']:.1f}"
+        chosen = case["rounds"][-1]["auto"]["engine"]
+        lines.append(table_row(name, runs, case["epochs"], speedup, case["target"], commands, chosen))
+    return lines
+
+
 def format_measured(value: float | None, unit: str) -> str:
     if value is None:
         return "not measured"
@@ -147,6 +160,7 @@ def render(text: str) -> str:
         "digits": picture_table("digits", {"right": 0, "unsure": 1, "wrong": 2}),
         "no digits": picture_table("no digits", {"unsure or none found": 1, "sure": 2}),
         "ratios": speedup_table("cpu_tasks", "cpu_batches"),
+        "sweeps": sweep_table(),
     }
     for name, lines in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"

@@ -135,7 +135,19 @@ class Executor:
         return self._programs[key]
 
     def compile_epoch(self, config: Config, hparams: Hyperparams, seeds: Sequence[int]) -> Callable[..., Any]:
-        """Compiles the epoch of a chunk, once, and checks that it fits into memory."""
+        """Compiles the epoch of a chunk, once.
+
+        Args:
+          config: what the runs have in common.
+          hparams: a value for each run of a seed.
+          seeds: of the chunk.
+
+        Returns:
+          The compiled epoch.
+
+        Raises:
+          ConfigError: it does not fit into memory.
+        """
         width = count_runs(hparams)
         programs = self.programs(config, width, len(seeds))
         key = "compiled", *hparams

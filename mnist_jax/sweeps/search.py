@@ -38,7 +38,12 @@ def to_param(value: Any) -> Any:
 
 
 def from_params(dimensions: Sequence[Dimension], params: dict[str, Any]) -> Point:
-    """Returns the point that Optuna's params are."""
+    """Returns the point that Optuna's params are.
+
+    Args:
+      dimensions: the space.
+      params: name -> value, as make_distribution's distributions have it.
+    """
     point = {}
     for dimension in dimensions:
         texts = {to_param(value): value for value in dimension.values}
@@ -150,6 +155,10 @@ def _sobol(dimensions: Sequence[Dimension], seed: int, count: int) -> list[Point
 def check_search(search: str, dimensions: Sequence[Dimension]) -> None:
     """Refuses a space that a sampler can't search.
 
+    Args:
+      search: one of options.SEARCHES.
+      dimensions: the space.
+
     Raises:
       ConfigError: why not.
     """
@@ -159,6 +168,10 @@ def check_search(search: str, dimensions: Sequence[Dimension]) -> None:
 
 def rungs(pruner: str, epochs: int) -> list[int]:
     """Returns the epochs, before the last one, at which trials are compared.
+
+    Args:
+      pruner: one of options.PRUNERS.
+      epochs: of a complete trial.
 
     >>> rungs("hyperband", 10), rungs("median", 3), rungs("none", 10)
     ([1, 3, 9], [1, 2], [])

@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -125,27 +127,15 @@ def storage_errors(storage: str) -> Iterator[None]:
         raise
 
 
-def open_storage(storage: str) -> Any:
-    """Opens a storage.
-
-    Args:
-      storage: path of a journal file, or an address such as sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.
-
-    Returns:
-      Optuna's storage.
-
-    Raises:
-      ConfigError: it can't be read or written, does not answer within some seconds, or is of another version.
-    """
+def _open_storage(storage: str) -> Any:
     optuna = quiet_optuna()
-    with storage_errors(storage):
-        if "://" not in storage:
-            return _open_journal(optuna, expand_user(storage))
-        if storage.startswith("sqlite"):
-            arguments: dict[str, Any] = {"timeout": 60}  # that a writer waits for another one
-        else:
-            arguments = {"connect_timeout": _TIMEOUT}
-        return optuna.storages.RDBStorage(storage, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
+    if "://" not in storage:
+        return _open_journal(optuna, expand_user(storage))
+    if storage.startswith("sqlite"):
+        arguments: dict[str, Any] = {"timeout": 60}  # that a writer waits for another one
+    else:
+        arguments = {"connect_timeout": _TIMEOUT}
+    return optuna.storages.RDBStorage(storage, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
 
 
 def _open_journal(optuna: Any, path: pathlib.Path) -> Any:
@@ -181,7 +171,7 @@ def open_study(storage: str, name: str, direction: str) -> Any:
     """Opens a study, or starts it.
 
     Args:
-      storage: as for open_storage.
+      storage: path of a journal file, or an address such as sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.
       name: of the study.
       direction: maximize or minimize.
 
@@ -189,8 +179,26 @@ def open_study(storage: str, name: str, direction: str) -> Any:
       Optuna's study.
 
     Raises:
-      ConfigError: as open_storage.
+      ConfigError: the storage can't be read or written, does not answer within some seconds, or is of another version.
     """
-    opened = open_storage(storage)
     with storage_errors(storage):
-        return quiet_optuna().create_study(storage=opened, study_name=name, direction=direction, load_if_exists=True)
+        for seconds in (0.2, 0.5, 1.0, 2.0, None):
+            try:
+                opened = _open_storage(storage)
+                return quiet_optuna().create_study(
+                    storage=opened, study_name=name, direction=direction, load_if_exists=True
+                )
+            except Exception as error:
+                if seconds is None or not _is_race(error):
+                    raise
+                time.sleep(seconds)
+    raise AssertionError("unreachable")
+
+
+def _is_race(error: Exception) -> bool:
+    """Whether another command was creating the same tables; Optuna does not lock them."""
+    import sqlalchemy
+
+    causes = [error, error.__cause__]
+    words = r"already exists|duplicate key|UNIQUE constraint"
+    return any(isinstance(one, sqlalchemy.exc.SQLAlchemyError) and re.search(words, str(one)) for one in causes)

@@ -151,14 +151,27 @@ class SharedStudy:
         return [trial for trial in first.values() if trial.attrs[_CLIENT] == self.client and trial.state == "RUNNING"]
 
     def set_attr(self, trial: Trial, name: str, value: Any) -> None:
-        """Stores an attribute of a running trial; of one that another client has finished, nothing."""
+        """Stores an attribute of a running trial; of one that another client has finished, nothing.
+
+        Args:
+          trial: a running one.
+          name: of the attribute.
+          value: of JSON's types.
+        """
         import optuna
 
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.study._storage.set_trial_user_attr(trial.id, name, value)
 
     def report(self, trial: Trial, step: int, value: float, system_attrs: Record) -> None:
-        """Stores the score at a rung, and what the pruner remembers of it."""
+        """Stores the score at a rung, and what the pruner remembers of it.
+
+        Args:
+          trial: a running one.
+          step: epochs that it has trained.
+          value: of the objective, the mean over seeds.
+          system_attrs: the pruner's.
+        """
         import optuna
 
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
@@ -189,7 +202,12 @@ class SharedStudy:
             self.study._storage.set_trial_state_values(trial.id, state=state, values=values)
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Returns a value of the study, computed by whoever asks first."""
+        """Returns a value of the study, computed by whoever asks first.
+
+        Args:
+          name: of the value.
+          compute: returns it, of JSON's types.
+        """
         stored = self.study.user_attrs.get(name)
         if stored is None:
             stored = compute()

@@ -50,22 +50,22 @@ class SweepResult(NamedTuple):
     record: Record  # what sweep.json holds
 
 
-def _train_all(sweep: Task, study: SharedStudy, computer: Computer, store: RunStore) -> None:
+def _train_all(task: Task, study: SharedStudy, computer: Computer, store: RunStore) -> None:
     trials = study.trials()
     done = sum(len(t.attrs["seeds"]) for t in trials if t.state != "RUNNING")
-    live = Live((sweep.num_points * len(sweep.seeds) - done) * sweep.config.epochs, sweep.options.quiet)
+    live = Live((task.num_points * len(task.seeds) - done) * task.config.epochs, task.options.quiet)
 
     def show() -> None:
-        live.trials(sweep.rows(study.trials()), sweep.num_points)
+        live.trials(task.rows(study.trials()), task.num_points)
 
-    trainer = BatchTrainer(study, computer, store, sweep.objective, sweep.options.pruner, show, live.epochs)
+    trainer = BatchTrainer(study, computer, store, task.objective, task.options.pruner, show, live.epochs)
     lanes, widest = len(computer.lanes), max(computer.plan.widths)
-    size = searching.BATCH if sweep.learns else max(searching.BATCH, lanes * widest)
+    size = searching.BATCH if task.learns else max(searching.BATCH, lanes * widest)
     with contextlib.closing(live):
         show()
         while True:
-            if batch := next_batch(sweep, study, size):
-                trainer.train([sweep.configure(trial) for trial in batch])
+            if batch := next_batch(task, study, size):
+                trainer.train([task.configure(trial) for trial in batch])
             elif any(trial.state == "RUNNING" for trial in study.trials()):
                 time.sleep(_POLL)  # others' trials, which they finish or leave to us
                 show()
@@ -73,26 +73,26 @@ def _train_all(sweep: Task, study: SharedStudy, computer: Computer, store: RunSt
                 return
 
 
-def _score_winner(sweep: Task, study: SharedStudy, best: Row) -> Record | None:
+def _score_winner(task: Task, study: SharedStudy, best: Row) -> Record | None:
     """Trains the winner again with fresh seeds, and scores those on the test images: the only place that sees them."""
-    count = sweep.options.test_seeds
+    count = task.options.test_seeds
     if not count:
         return None
-    seed = sweep.config.seed + FRESH
+    seed = task.config.seed + FRESH
 
     def score() -> Record:
-        folder = sweep.workdir / WINNER
-        with FileLock(sweep.workdir / ".winner.lock"):
+        folder = task.workdir / WINNER
+        with FileLock(task.workdir / ".winner.lock"):
             if (folder / "result.json").exists():
                 record = read_json(folder / "result.json")
                 same = {**dataclasses.asdict(best.config), "seed": seed, "num_seeds": count}
                 if record["config"] == read_json_of(same):
                     return {"seeds": [seed, count], "summary": record["summary"]["test"]}
             result = run(
-                sweep.experiment,
+                task.experiment,
                 folder,
                 quiet=True,
-                platform=sweep.options.platform,
+                platform=task.options.platform,
                 overwrite=(folder / "result.json").exists(),
                 resume="auto",
                 **{**best.point, "seed": seed, "num_seeds": count},
@@ -177,7 +177,7 @@ def sweep(
         study = SharedStudy(open_study(storage, workdir.resolve().name, task.objective.direction), client)
         study.define(read_json_of(task.definition()))
         with study, contextlib.closing(_make_computer(task, device, caches)) as computer:
-            if has_work(task, study):
+            if has_work(task, study.trials()):
                 first = example_config(task)
                 names = [dimension.name for dimension in dimensions]
                 computer.choose(options.engine, first, names, task.num_points, options.seeds)

@@ -24,7 +24,8 @@ class Row:
 
     number: int  # of its first trial
     point: Point
-    config: Config
+    base: Config  # of the experiment, with the flags of the sweep
+    module: str  # that defines the experiment; empty where there is none
     state: str  # COMPLETE, PRUNED, FAIL or RUNNING
     seeds: list[int]
     scores: list[float]  # of the objective, one per seed
@@ -32,7 +33,24 @@ class Row:
     seconds: float
     epochs: int  # trained, summed over seeds
     reason: str = ""
-    command: str = ""
+
+    @property
+    def config(self) -> Config:
+        """Configuration of its runs."""
+        return dataclasses.replace(self.base, **self.point)
+
+    @property
+    def command(self) -> str:
+        """The command that trains its runs by themselves; empty where the experiment has no module."""
+        if not self.module:
+            return ""
+        import importlib
+
+        plain = importlib.import_module(self.module).EXPERIMENT.config
+        count = max(self.seeds) - min(self.seeds) + 1
+        config = dataclasses.replace(self.config, seed=min(self.seeds), num_seeds=count)
+        flags = [f"--{flag.name}={format_value(getattr(config, flag.name))}" for flag in changed_fields(plain, config)]
+        return shlex.join(["python", "-m", self.module, *flags])
 
     @property
     def mean(self) -> float | None:
@@ -65,11 +83,11 @@ def make_rows(
         point = from_params(dimensions, trial.params)
         scores = [score for score in trial.attrs.get("scores", []) if score is not None and math.isfinite(score)]
         seeds, epochs = list(trial.attrs["seeds"]), sum(trial.attrs.get("epochs", []))
-        config = dataclasses.replace(base, **point)
         row = Row(
             trial.number,
             point,
-            config,
+            base,
+            module,
             trial.state,
             seeds,
             scores,
@@ -85,8 +103,6 @@ def make_rows(
             known.seconds, known.epochs = known.seconds + row.seconds, known.epochs + epochs
             if row.state != "COMPLETE":
                 known.state, known.reason = row.state, row.reason
-    for row in rows.values():
-        row.command = repeat_command(module, row)
     sign = 1 if objective.minimize else -1
     order = {"COMPLETE": 0, "RUNNING": 1, "PRUNED": 2, "FAIL": 3}
     return sorted(
@@ -97,18 +113,6 @@ def make_rows(
 def _merge(a: list[float | None], n: int, b: list[float | None], m: int) -> list[float | None]:
     pairs = zip(a, b, strict=False)
     return [None if x is None or y is None else (n * x + m * y) / (n + m) for x, y in pairs]
-
-
-def repeat_command(module: str, row: Row) -> str:
-    """Returns the command that trains a row's runs by themselves; empty where the experiment has no module."""
-    if not module:
-        return ""
-    import importlib
-
-    plain = importlib.import_module(module).EXPERIMENT.config
-    config = dataclasses.replace(row.config, seed=min(row.seeds), num_seeds=max(row.seeds) - min(row.seeds) + 1)
-    flags = [f"--{flag.name}={format_value(getattr(config, flag.name))}" for flag in changed_fields(plain, config)]
-    return shlex.join(["python", "-m", module, *flags])
 
 
 def format_point(point: Point) -> str:

@@ -106,93 +106,116 @@ def _objective(experiment: Experiment, name: str) -> Objective:
     return Objective(name, minimize=name == "loss")
 
 
-def _claims(
-    sweep: Task, study: SharedStudy, trials: Sequence[Trial], start: int, points: Sequence[tuple[int, Point, Any]]
-) -> list[Trial]:
-    """Claims points with all seeds that they lack."""
-    distributions = {d.name: searching.make_distribution(d) for d in sweep.dimensions}
-    claims = []
+def missing_seeds(task: Task, trials: Sequence[Trial]) -> dict[int, list[int]]:
+    """Finds what no client has claimed yet.
+
+    Args:
+      task: the sweep.
+      trials: of its study.
+
+    Returns:
+      From the number of a point to its missing seeds; points that are being trained, were stopped early or failed have
+      none.
+    """
+    have: dict[int, set[int]] = {}
+    for trial in trials:
+        is_open = trial.state == "COMPLETE"
+        have.setdefault(trial.point, set()).update(trial.attrs["seeds"] if is_open else task.seeds)
+    missing = {}
+    for point in range(task.num_points):
+        if seeds := [seed for seed in task.seeds if seed not in have.get(point, ())]:
+            missing[point] = seeds
+    return missing
+
+
+def _claim(task: Task, study: SharedStudy, start: int, points: Sequence[tuple[int, Point, Any]]) -> list[Trial]:
+    """Claims points of the batch that begins with number `start`, with all seeds that they miss."""
+    distributions = {d.name: searching.make_distribution(d) for d in task.dimensions}
+    missing, claims = missing_seeds(task, study.trials()), []
     for number, point, system_attrs in points:
-        have = {seed for trial in trials if trial.point == number for seed in trial.attrs["seeds"]}
-        if missing := [seed for seed in sweep.seeds if seed not in have]:
+        if number in missing:
             params = {name: searching.to_param(value) for name, value in point.items()}
-            attrs = {"seeds": missing, "batch": start}
-            claims.append((number, params, distributions, attrs, system_attrs))
+            attrs = {"seeds": missing[number], "batch": start}
+            claims.append((number, params, distributions, attrs, system_attrs or {}))
     return study.claim(claims) if claims else []
 
 
-def next_batch(sweep: Task, study: SharedStudy, size: int) -> list[Trial]:
-    """The trials to train next: those that this client holds already, or new ones."""
+def has_work(task: Task, trials: Sequence[Trial]) -> bool:
+    """Whether anything is still to be trained, by this client or by others.
+
+    Args:
+      task: the sweep.
+      trials: of its study.
+    """
+    return any(trial.state == "RUNNING" for trial in trials) or bool(missing_seeds(task, trials))
+
+
+def next_batch(task: Task, study: SharedStudy, size: int) -> list[Trial]:
+    """Claims the trials to train next.
+
+    Args:
+      task: the sweep.
+      study: its study.
+      size: points to claim at most.
+
+    Returns:
+      Those that this client holds already, or new ones; none where all are claimed.
+    """
     trials, held = study.trials(), study.held()
     propose = lambda start, count, end: searching.propose(  # noqa: E731
-        sweep.search, sweep.dimensions, study.study, sweep.config.seed, start, count, end
+        task.search, task.dimensions, study.study, task.config.seed, start, count, end
     )
     if held:
         start = held[0].attrs["batch"]
         batch = [trial for trial in trials if trial.attrs["batch"] == start]
-        end = min(start + size, sweep.num_points)
-        if sweep.learns and start + len({trial.point for trial in batch}) < end:  # killed while it claimed them
+        end = min(start + size, task.num_points)
+        if task.learns and start + len({trial.point for trial in batch}) < end:  # killed while it claimed them
             proposed = propose(start, end - start, batch[0].number)
             points = [(start + i, *one) for i, one in enumerate(proposed)]
-            held = [*held, *_claims(sweep, study, trials, start, points)]
+            held = [*held, *_claim(task, study, start, points)]
         return sorted((one for one in held if one.attrs["batch"] == start), key=lambda trial: trial.number)
     known = {trial.point: trial for trial in trials}
+    missing = missing_seeds(task, trials)
+    if begun := [point for point in missing if point in known][:size]:  # seeds that were added to a finished sweep
+        again = [(point, searching.from_params(task.dimensions, known[point].params), None) for point in begun]
+        return _claim(task, study, begun[0], again)
     start = max(known, default=-1) + 1
-    # Seeds that were added to a finished sweep; of trials that were stopped early or failed there is nothing to add.
-    lacking: list[tuple[int, Point, Any]] = [
-        (number, searching.from_params(sweep.dimensions, trial.params), {})
-        for number, trial in known.items()
-        if number < sweep.num_points
-        and {one.state for one in trials if one.point == number} == {"COMPLETE"}
-        and not {*sweep.seeds} <= {seed for one in trials if one.point == number for seed in one.attrs["seeds"]}
-    ]
-    if lacking:
-        return _claims(sweep, study, trials, lacking[0][0], lacking[:size])
-    count = min(size, sweep.num_points - start)
+    count = min(size, task.num_points - start)
     if count <= 0:
         return []
     points = [(start + i, *one) for i, one in enumerate(propose(start, count, None))]
-    return _claims(sweep, study, trials, start, points)
+    return _claim(task, study, start, points)
 
 
-def check_task(sweep: Task) -> None:
+def check_task(task: Task) -> None:
     """Refuses what can't work, before anything is written or computed."""
-    config, options = sweep.config, sweep.options
-    names = [dimension.name for dimension in sweep.dimensions]
+    config, options = task.config, task.options
+    names = [dimension.name for dimension in task.dimensions]
     if "epochs" in names and options.pruner != "none":
         raise ConfigError(f"pruner={options.pruner}: can't compare trials of different epochs; leave one of them out")
     if config.epochs < 1:
         raise ConfigError("epochs=0: there is nothing to compare")
-    if sweep.search == "grid" and sweep.num_points > _MAX_POINTS and not options.yes:
+    if task.search == "grid" and task.num_points > _MAX_POINTS and not options.yes:
         raise ConfigError(
-            f"grid: has {sweep.num_points:,} points, {sweep.num_points * options.seeds:,} runs; use yes=True if you "
+            f"grid: has {task.num_points:,} points, {task.num_points * options.seeds:,} runs; use yes=True if you "
             "mean it"
         )
-    searching.check_search(sweep.search, sweep.dimensions)
-    points = [*grid_points(sweep.dimensions)] if sweep.search == "grid" else []
-    check_points(sweep.experiment, sweep.dimensions, points)
+    searching.check_search(task.search, task.dimensions)
+    points = [*grid_points(task.dimensions)] if task.search == "grid" else []
+    check_points(task.experiment, task.dimensions, points)
     if config.seed + FRESH + options.test_seeds >= 2**31:
         raise ConfigError(f"seed={config.seed}: must leave room for fresh seeds; choose a smaller one")
 
 
-def check_data(sweep: Task) -> None:
-    splits = sweep.experiment.splits
+def check_data(task: Task) -> None:
+    splits = task.experiment.splits
     if "validation" not in splits:
         raise ConfigError("validation_fraction=0.0: a sweep compares on validation images; hold some out")
     count = len(splits["train"][1])
-    for dimension in sweep.dimensions:
+    for dimension in task.dimensions:
         largest = max(dimension.values, default=0) if dimension.values and dimension.is_numeric else dimension.high
         if dimension.name == "batch_size" and largest > count:
             raise ConfigError(f"batch_size={format_value(largest)}: there are only {count} training images")
-
-
-def has_work(task: Task, study: SharedStudy) -> bool:
-    trials = study.trials()
-    done = {(t.point, seed) for t in trials if t.state == "COMPLETE" for seed in t.attrs["seeds"]}
-    ended = {t.point for t in trials if t.state in ("PRUNED", "FAIL")}
-    return any(
-        point not in ended and any((point, seed) not in done for seed in task.seeds) for point in range(task.num_points)
-    )
 
 
 def example_config(task: Task) -> Config:
