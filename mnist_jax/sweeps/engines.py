@@ -181,8 +181,6 @@ class Computer:
         """Says in words how runs are computed."""
         widest = max(self.plan.widths)
         how = f"{self.plan.processes} processes of one core each" if self.plan.processes else "one process"
-        if not self.plan.name:
-            return "nothing"
         many = f"up to {widest} runs in one program" if widest > 1 else "runs in turn"
         return f"{self.plan.name}, {how}, {many}"
 

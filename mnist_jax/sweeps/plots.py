@@ -14,6 +14,7 @@ from mnist_jax.sweeps.table import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _BEST, _OTHER, _PRUNED = "tab:red", "tab:blue", "0.7"
@@ -33,12 +34,22 @@ def _positions(dimension: Dimension, rows: Sequence[Row]) -> list[float]:
     return [float(dimension.values.index(row.point[dimension.name])) for row in rows]
 
 
-def _label_axis(axes: Axes, dimension: Dimension) -> None:
+def _set_log_ticks(axis: Axis, values: Sequence[float]) -> None:
+    """Gives a logarithmic axis a few labels that do not overlap, also within one decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if max(values) < 30 * min(values) else (1.0,), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _label_axis(axes: Axes, dimension: Dimension, values: Sequence[float]) -> None:
     axes.set_xlabel(dimension.name)
     if not dimension.is_numeric:
         axes.set_xticks(range(len(dimension.values)), [format_value(value)[:18] for value in dimension.values])
     elif _is_log(dimension):
         axes.set_xscale("log")
+        _set_log_ticks(axes.xaxis, values)
 
 
 def _scored(rows: Sequence[Row], states: Sequence[str] = ("COMPLETE",)) -> list[Row]:
@@ -80,7 +91,7 @@ def response(rows: Sequence[Row], dimensions: Sequence[Dimension], metric: str, 
             spread = statistics.stdev(row.scores) if len(row.scores) > 1 else 0.0
             axes.errorbar(position, row.mean, spread or None, fmt="o", color=color, ms=4, capsize=2, lw=1)
             axes.plot([position] * len(row.scores), row.scores, ".", color=color, alpha=0.35, ms=3)
-        _label_axis(axes, dimension)
+        _label_axis(axes, dimension, x)
         _set_limits(axes, scored, minimize)
         axes.set_ylabel(f"validation {metric}")
     figure.suptitle("Response to each hyperparameter: mean and standard deviation over seeds; the best trial in red")
@@ -110,14 +121,14 @@ def heat_map(rows: Sequence[Row], dimensions: Sequence[Dimension], metric: str) 
         axes.set_yticks(range(len(second.values)), [format_value(v)[:12] for v in second.values])
         axes.set_xlabel(first.name)
     else:
-        image = axes.scatter(
-            _positions(first, scored), _positions(second, scored), c=[row.mean or 0.0 for row in scored]
-        )
-        _label_axis(axes, first)
+        x, y = (_positions(dimension, scored) for dimension in dimensions)
+        image = axes.scatter(x, y, c=[row.mean or 0.0 for row in scored])
+        _label_axis(axes, first, x)
         if not second.is_numeric:
             axes.set_yticks(range(len(second.values)), [format_value(value)[:18] for value in second.values])
         elif _is_log(second):
             axes.set_yscale("log")
+            _set_log_ticks(axes.yaxis, y)
     axes.set_ylabel(second.name)
     figure.colorbar(image, label=f"validation {metric}")
     figure.suptitle(f"Validation {metric} over {first.name} and {second.name}")

@@ -95,7 +95,7 @@ def _winner(record: Record, objective: Objective) -> str:
     validation = winner["validation"]
     error = f" (standard error {validation['stderr']:.2g})" if validation["stderr"] is not None else ""
     text = f"<p>The best trial has <b>{html.escape(settings)}</b>: validation {html.escape(objective.metric)} "
-    text += f"<b>{validation['mean']:.5g}</b>{error}, {validation['n']} seeds.</p>"
+    text += f"<b>{validation['mean']:.5g}</b>{error}, {validation['n']} seed{'s' if validation['n'] > 1 else ''}.</p>"
     if test:
         name = objective.metric if objective.metric in test else next(iter(test))
         score = test[name]

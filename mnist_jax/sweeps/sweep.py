@@ -182,8 +182,12 @@ def sweep(
                 names = [dimension.name for dimension in dimensions]
                 computer.choose(options.engine, first, names, task.num_points, options.seeds)
                 _train_all(task, study, computer, RunStore(workdir, client))
-            engine = computer.describe()
-        return _finish(task, study, {"engine": engine, "seconds": round(time.perf_counter() - started, 2)})
+                how = {"engine": computer.describe(), "seconds": round(time.perf_counter() - started, 2)}
+            else:  # it was finished before
+                how = {"engine": "none", "seconds": 0.0}
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    how = {name: read_json(workdir / SWEEP)[name] for name in how}
+        return _finish(task, study, how)
 
 
 def _make_computer(task: Task, device: jax.Device, caches: bool) -> Computer:
