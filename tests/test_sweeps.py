@@ -9,6 +9,7 @@ import time
 
 import jax
 import numpy as np
+import optuna
 import pytest
 from conftest import ROOT, command, error_line
 
@@ -155,6 +156,13 @@ def test_a_dead_clients_trials_are_taken_over_and_a_live_ones_never(tmp_path):
             time.sleep(0.1)
         assert [trial.point for trial in held] == [0] and [trial.point for trial in live.held()] == [1]
     assert dead.claim([(1, {}, {}, attrs, {})]) == []  # a point that somebody has
+    late = SharedStudy(open_study(path, "s", "maximize"), "d")
+    trial = live.held()[0]
+    copied = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.RUNNING, user_attrs={"point": 1, "client": "d", **attrs}
+    )
+    late.study.add_trial(copied)  # as of one that was killed before it saw that the point was taken
+    assert late.held() == [] and [one.number for one in late.trials() if one.point == 1] == [trial.number]
     dead.tell(held[0], "COMPLETE", 0.5, {})
     heir.tell(held[0], "COMPLETE", 0.5, {})  # recorded already: no error
 

@@ -103,19 +103,38 @@ class SharedStudy:
             found.append(Trial(frozen.number, frozen._trial_id, attrs[_POINT], frozen.state.name, frozen.params, attrs))
         return found
 
-    def held(self) -> list[Trial]:
-        """Returns the running trials that are this client's, those of dead clients included, which it takes over."""
-        now, attrs = time.monotonic(), self.study.user_attrs
+    def _mine(self) -> list[Trial]:
+        """This client's running trials; of those that another trial of the same runs precedes, the claim is undone."""
+        import optuna
+
+        first: dict[Any, Trial] = {}
         mine = []
         for trial in self.trials():
-            owner = trial.attrs.get(_CLIENT)
-            if trial.state != "RUNNING":
-                continue
-            if owner == self.client:
+            key = trial.point, tuple(trial.attrs["seeds"])
+            is_mine = trial.state == "RUNNING" and trial.attrs.get(_CLIENT) == self.client
+            if is_mine and key in first:
+                self.set_attr(trial, "reason", "duplicate")
+                self._tell(trial, None, optuna.trial.TrialState.FAIL)
+            elif is_mine:
                 mine.append(trial)
-            elif owner is None or self._is_dead(owner, attrs, now):
+            first.setdefault(key, trial)
+        return mine
+
+    def held(self) -> list[Trial]:
+        """Returns this client's running trials, and takes over those of dead clients, which it returns the next time.
+
+        Of two clients that take over the same trial, the last one to write has it.
+        """
+        now, attrs = time.monotonic(), self.study.user_attrs
+        mine = self._mine()
+        for trial in self.trials():
+            owner = trial.attrs.get(_CLIENT)
+            if (
+                trial.state == "RUNNING"
+                and owner != self.client
+                and (owner is None or self._is_dead(owner, attrs, now))
+            ):
                 self.set_attr(trial, _CLIENT, self.client)
-        # Of two clients that take over the same trial, the last one to write has it.
         return mine
 
     def claim(self, points: Sequence[tuple[int, dict[str, Any], dict[str, Any], Record, Record]]) -> list[Trial]:
@@ -139,16 +158,7 @@ class SharedStudy:
             )
             self.study.add_trial(running)
         wanted = {(point, tuple(attrs["seeds"])) for point, _, _, attrs, _ in points}
-        first: dict[Any, Trial] = {}
-        for trial in self.trials():
-            key = trial.point, tuple(trial.attrs["seeds"])
-            if key not in wanted:
-                continue
-            if key in first and trial.attrs[_CLIENT] == self.client and trial.state == "RUNNING":
-                self.set_attr(trial, "reason", "duplicate")
-                self._tell(trial, None, optuna.trial.TrialState.FAIL)
-            first.setdefault(key, trial)
-        return [trial for trial in first.values() if trial.attrs[_CLIENT] == self.client and trial.state == "RUNNING"]
+        return [trial for trial in self._mine() if (trial.point, tuple(trial.attrs["seeds"])) in wanted]
 
     def set_attr(self, trial: Trial, name: str, value: Any) -> None:
         """Stores an attribute of a running trial; of one that another client has finished, nothing.
