@@ -74,6 +74,17 @@ def test_a_worker_process_that_is_killed_is_replaced_and_trains_the_bits_of_a_ru
     assert [one.records for one in outcomes] == [expected.records] and killed and not outcomes[0].error
 
 
+def test_a_worker_process_whose_parent_has_ended_leaves_quietly(experiment, shape, capfd):
+    chunk = Chunk(config=experiment.config, seeds=(7,), hparams={"learning_rate": (1e-3,)}, end_epoch=200)
+    [worker] = start_workers(experiment, experiment.splits, shape, 1, is_exact=False, caches=False)
+    conn = worker._start()
+    conn.send(("run", (chunk,)))
+    assert conn.recv() == ("epoch", 1)
+    conn.close()
+    worker.process.join(timeout=60)
+    assert worker.process.exitcode == 0 and capfd.readouterr().err == ""
+
+
 def test_what_a_lane_raises_is_the_reason_of_its_runs(experiment):
     """A process that dies twice is given up; a chunk that does not fit into memory is trained in halves."""
 

@@ -62,18 +62,23 @@ def _serve(
     if is_exact:  # as many threads as a run alone has, which decide how sums are split, but all on one core
         _pin(core)
     executor = Executor(pickle.loads(pickled), splits, shape, device)
-    while True:
-        try:
-            method, args = conn.recv()
-        except EOFError:
-            return
-        try:
-            extra = (lambda epoch: conn.send(("epoch", epoch)),) if method == "run" else ()
-            conn.send(("done", getattr(executor, method)(*args, *extra)))
-        except MnistJaxError as error:
-            conn.send(("failed", (type(error), str(error))))
-        except Exception as error:
-            conn.send(("failed", (RuntimeError, f"{type(error).__name__}: {summarize_exception(error)}")))
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended
+        while True:
+            _answer(conn, executor)
+
+
+def _answer(conn: Connection, executor: Executor) -> None:
+    method, args = conn.recv()
+    extra = (lambda epoch: conn.send(("epoch", epoch)),) if method == "run" else ()
+    try:
+        answer = "done", getattr(executor, method)(*args, *extra)
+    except MnistJaxError as error:
+        answer = "failed", (type(error), str(error))
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        answer = "failed", (RuntimeError, f"{type(error).__name__}: {summarize_exception(error)}")
+    conn.send(answer)
 
 
 class WorkerDiedError(RuntimeError):
