@@ -2,7 +2,8 @@
 
 python -m experiments.deep_cnn --dataset=mnist --num_seeds=5
 
-Result: test error 0.34 % (standard deviation 0.02, n=5), results/deep_cnn.json.
+Its test error was 0.34 % (standard deviation 0.02, n=5) with other dropout masks and another convolution; with today's
+it has not been measured with enough seeds yet.
 """
 
 import mnist_jax as mj

@@ -1,8 +1,8 @@
 """Softmax regression, one dense layer: the linear baseline.
 
-python -m experiments.softmax --dataset=mnist --num_seeds=5
+python -m experiments.softmax --dataset=mnist --num_seeds=10
 
-Result: test error 7.36 % (standard deviation 0.06, n=5), results/softmax.json.
+Result: test error 7.37 % (standard deviation 0.06, n=10), results/softmax.json.
 """
 
 import mnist_jax as mj

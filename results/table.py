@@ -16,6 +16,7 @@ MODELS = {
     "rnn": "LSTM, 128 units, over the rows of the image",
     "vit": "vision transformer, 4x4 patches, two blocks",
     "deep_cnn": "deep CNN, batch norm and augmentation, single network",
+    "benchmark/deep_cnn_99.5": "deep CNN with 16, 32 and 64 filters, six epochs",
 }
 STATS = ("mean test error", "std", "range", "seeds")
 
@@ -42,8 +43,10 @@ def format_stats(errors: Sequence[float]) -> list[str]:
 def accuracy_table() -> list[str]:
     lines = table_head("model", *STATS, "result file")
     for name, title in MODELS.items():
+        if not (FOLDER / f"{name}.json").exists():  # today's code has not earned it yet
+            continue
         errors = format_stats(read_test_errors(FOLDER / f"{name}.json"))
-        lines.append(table_row(title, *errors, f"[{name}.json](results/{name}.json)"))
+        lines.append(table_row(title, *errors, f"[{pathlib.Path(name).name}.json](results/{name}.json)"))
         baselines = FOLDER / f"keras_{name}.json"
         for baseline in json.loads(baselines.read_text()) if baselines.exists() else ():
             errors = format_stats(baseline["test_error_percent"])
