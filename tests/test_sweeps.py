@@ -1,7 +1,10 @@
 """Sweeps: runs equal the same runs alone, stopped sweeps end as untouched ones, the test set decides nothing."""
 
+import contextlib
 import csv
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +20,12 @@ import mnist_jax as mj
 from mnist_jax.errors import ConfigError
 from mnist_jax.sweeps.chunk import Chunk, DataShape
 from mnist_jax.sweeps.executor import Executor
+from mnist_jax.sweeps.live import Live
 from mnist_jax.sweeps.options import SweepOptions
 from mnist_jax.sweeps.search import prune, rungs
 from mnist_jax.sweeps.storage import open_study
 from mnist_jax.sweeps.study import SharedStudy
+from mnist_jax.sweeps.table import Row
 
 QUICK = {"test_seeds": 0, "quiet": True}
 
@@ -246,6 +251,20 @@ def test_a_killed_sweep_ends_as_one_that_nobody_touched(folder, tmp_path):
     assert "http://" not in report and "https://" not in report and "data:image/png;base64," in report
     first = table(killed)[0]
     assert first["command"].startswith("python -m experiments.perceptron --dataset=idx:")
+
+
+def test_a_terminal_shows_one_line_of_80_columns(experiment):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    states = ["COMPLETE"] * 12 + ["RUNNING"] * 8 + ["PRUNED"] * 20 + ["FAIL"]
+    scores = [0.98914, 0.98952]
+    rows = [Row(n, {}, experiment.config, "", state, [7, 8], scores, [], 1.0, 2) for n, state in enumerate(states)]
+    with contextlib.closing(Live(100, False, stream)) as live:
+        live.epochs(50)
+        live.trials(rows, 50)
+        last = stream.getvalue().split("\r")[-1].rstrip()
+    assert re.fullmatch(r"12/50 done, 8 running, 20 pruned, 1 failed, \d\d:\d\d left, best 0.98933 ± 0.00019\W*", last)
+    assert len(last) <= 80
 
 
 def test_the_command_names_its_mistakes_by_flags():

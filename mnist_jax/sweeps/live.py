@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a bar at 80 columns on a terminal, a line per trial elsewhere."""
+"""What a person sees while a sweep runs: a line of 80 columns on a terminal, a line per trial elsewhere."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 from mnist_jax.sweeps.table import Row, format_point, format_score
 
-_BAR_FORMAT = "{desc} |{bar:10}| {remaining} left  {postfix}"
+_BAR_FORMAT = "{desc}, {remaining} left{postfix} {bar:2}"  # the bar's presence makes tqdm cut the line to the terminal
 
 
 class Live:
@@ -47,7 +47,8 @@ class Live:
         best = rows[0] if rows and rows[0].state == "COMPLETE" else None
         if self.bar is not None:
             parts = [f"{counts['COMPLETE']}/{total} done"]
-            parts += [f"{counts[s]} {w}" for s, w in (("PRUNED", "pruned"), ("FAIL", "failed")) if counts[s]]
+            words = {"RUNNING": "running", "PRUNED": "pruned", "FAIL": "failed"}
+            parts += [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
             self.bar.set_description_str(", ".join(parts))
             self.bar.set_postfix_str(f"best {format_score(best)}" if best else "")
             return
