@@ -24,8 +24,9 @@ from mnist_jax.sweeps.live import Live
 from mnist_jax.sweeps.options import SweepOptions
 from mnist_jax.sweeps.search import prune, rungs
 from mnist_jax.sweeps.storage import open_study
-from mnist_jax.sweeps.study import SharedStudy
-from mnist_jax.sweeps.table import Row
+from mnist_jax.sweeps.study import SharedStudy, Trial
+from mnist_jax.sweeps.table import Row, make_rows
+from mnist_jax.sweeps.trainer import Objective
 
 QUICK = {"test_seeds": 0, "quiet": True}
 
@@ -251,6 +252,13 @@ def test_a_killed_sweep_ends_as_one_that_nobody_touched(folder, tmp_path):
     assert "http://" not in report and "https://" not in report and "data:image/png;base64," in report
     first = table(killed)[0]
     assert first["command"].startswith("python -m experiments.perceptron --dataset=idx:")
+
+
+def test_a_seed_that_two_commands_trained_counts_once(experiment):
+    attrs = [{"seeds": [7, 8], "scores": [0.5, 0.7]}, {"seeds": [8, 9], "scores": [0.7, 0.9]}]
+    trials = [Trial(n, n, 0, "COMPLETE", {}, one | {"history": [0.6], "epochs": [1]}) for n, one in enumerate(attrs)]
+    [row] = make_rows(trials, [], experiment.config, "", Objective("accuracy", minimize=False))
+    assert (row.seeds, row.scores) == ([7, 8, 9], [0.5, 0.7, 0.9]) and row.mean == pytest.approx(0.7)
 
 
 def test_a_terminal_shows_one_line_of_80_columns(experiment):

@@ -80,29 +80,24 @@ def make_rows(
     """
     rows: dict[int, Row] = {}
     for trial in trials:
-        point = from_params(dimensions, trial.params)
-        scores = [score for score in trial.attrs.get("scores", []) if score is not None and math.isfinite(score)]
-        seeds, epochs = list(trial.attrs["seeds"]), sum(trial.attrs.get("epochs", []))
-        row = Row(
-            trial.number,
-            point,
-            base,
-            module,
-            trial.state,
-            seeds,
-            scores,
-            trial.attrs.get("history", []),
-            trial.attrs.get("seconds", 0.0),
-            epochs,
-            trial.attrs.get("reason", ""),
-        )
-        known = rows.setdefault(trial.point, row)
-        if known is not row:  # more seeds of the same point
-            known.history = _merge(known.history, len(known.seeds), row.history, len(seeds))
-            known.seeds, known.scores = known.seeds + seeds, known.scores + scores
-            known.seconds, known.epochs = known.seconds + row.seconds, known.epochs + epochs
-            if row.state != "COMPLETE":
-                known.state, known.reason = row.state, row.reason
+        attrs, known = trial.attrs, rows.get(trial.point)
+        # Commands with different numbers of seeds may have trained the same one at the same time, with the same score.
+        seeds = [seed for seed in attrs["seeds"] if known is None or seed not in known.seeds]
+        by_seed = dict(zip(attrs["seeds"], attrs.get("scores", []), strict=False))
+        scores = [by_seed[seed] for seed in seeds if by_seed.get(seed) is not None and math.isfinite(by_seed[seed])]
+        epochs, seconds, history = sum(attrs.get("epochs", [])), attrs.get("seconds", 0.0), attrs.get("history", [])
+        reason = attrs.get("reason", "")
+        if known is None:
+            point = from_params(dimensions, trial.params)
+            rows[trial.point] = Row(
+                trial.number, point, base, module, trial.state, seeds, scores, history, seconds, epochs, reason
+            )
+            continue
+        known.history = _merge(known.history, len(known.seeds), history, len(seeds))
+        known.seeds, known.scores = known.seeds + seeds, known.scores + scores
+        known.seconds, known.epochs = known.seconds + seconds, known.epochs + epochs
+        if trial.state != "COMPLETE":
+            known.state, known.reason = trial.state, reason
     sign = 1 if objective.minimize else -1
     order = {"COMPLETE": 0, "RUNNING": 1, "PRUNED": 2, "FAIL": 3}
     return sorted(
