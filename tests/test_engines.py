@@ -42,14 +42,21 @@ def test_chunks_are_divided_so_that_no_lane_is_idle_at_the_end():
         ({(1, 1): 0.001}, ("vmap", 0, "too little")),
         ({(1, 1): 1.0, (1, 8): 0.05}, ("vmap", 0, "160.0 times")),
         ({(1, 1): 1.0, (1, 8): 9.0, (2, 8): 9.0, (2, 4): 3.0, (2, 2): 2.0}, ("vmap", 2, "2.7 times")),
+        ({(1, 1): 1.0, (2, 1): 1.0}, ("vmap", 2, "2.0 times")),
         ({(1, 1): 1.0, (1, 8): 9.0, (2, 8): 18.0, (2, 4): 9.0}, ("serial", 0, "nothing is faster")),
     ],
-    ids=["little work", "one process", "two processes", "in turn"],
+    ids=["little work", "one process", "two processes", "too large", "in turn"],
 )
 def test_auto_weighs_what_it_measures(experiment, shape, monkeypatch, seconds, chosen):
     monkeypatch.setattr(engines.os, "cpu_count", lambda: 2)
     computer = Computer(experiment, experiment.splits, shape, jax.devices()[:1], caches=False)
-    monkeypatch.setattr(computer, "_measure", lambda lanes, config, traced, width: seconds[len(lanes), width])
+
+    def measure(lanes, config, traced, width):
+        if (len(lanes), width) not in seconds:
+            raise ConfigError("batch_size=70: an epoch needs 900 GiB of memory")
+        return seconds[len(lanes), width]
+
+    monkeypatch.setattr(computer, "_measure", measure)
     computer.choose("auto", experiment.config, ["learning_rate"], num_points=8, num_seeds=2)
     name, processes, reason = chosen
     assert (computer.plan.name, computer.plan.processes) == (name, processes) and reason in computer.plan.reason

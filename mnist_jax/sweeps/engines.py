@@ -212,7 +212,11 @@ class Computer:
             self.plan = Plan("vmap" if wide > 1 else "serial", 0, few, reason)
             return
         if wide not in here:
-            here[wide] = self._measure([self.executors[0]], example, traced, wide)
+            try:
+                here[wide] = self._measure([self.executors[0]], example, traced, wide)
+            except (ConfigError, RuntimeError) as error:  # it does not fit into memory
+                logger.info("%s", error)
+                wide = 1
         plans = [serial, Plan("vmap", 0, {w: s for w, s in here.items() if w in widths}, "")]
         if processes > 1 and min(map(seconds, plans)) > _MIN_SECONDS:
             if wide not in there:
