@@ -114,8 +114,13 @@ def test_seeds_and_trials_are_added_to_a_finished_sweep(experiment, tmp_path):
     assert len(first.rows) == 3 and len(more.rows) == 4 and all(len(row.scores) == 2 for row in more.rows)
     for point, old in scores(first).items():
         assert scores(more)[point][:1] == old
-    with pytest.raises(ConfigError, match="objective: was accuracy, is loss"):
-        mj.sweep(experiment, tmp_path / "s", space=space, trials=4, objective="loss", **QUICK)
+    for storage in ("", str(tmp_path / "other.journal")):
+        with pytest.raises(ConfigError, match="objective: was accuracy, is loss"):
+            mj.sweep(experiment, tmp_path / "s", space=space, trials=4, objective="loss", storage=storage, **QUICK)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds a run; choose another folder"):
+        mj.sweep(experiment, tmp_path / "run", space=space, trials=4, **QUICK)
 
 
 def test_a_trial_that_fails_has_its_reason_and_ends_nothing(experiment, tmp_path):

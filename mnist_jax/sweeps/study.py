@@ -29,6 +29,28 @@ class Trial(NamedTuple):
     attrs: Record  # seeds, scores, history, seconds, reason, ...
 
 
+def check_same(stored: Record, definition: Record, where: str) -> None:
+    """Compares a sweep's definition with the one that is stored.
+
+    Args:
+      stored: of JSON's types, section by section.
+      definition: likewise.
+      where: it is stored, for the message.
+
+    Raises:
+      ConfigError: they differ; the message says in what.
+    """
+    old, new = _flat(stored), _flat(definition)
+    changed = [
+        f"{name}: was {_short(old.get(name))}, is {_short(new.get(name))}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ConfigError(f"{'; '.join(changed[:3])}{more}, {where}; choose another workdir")
+
+
 class SharedStudy:
     """A study, as one client uses it."""
 
@@ -51,18 +73,8 @@ class SharedStudy:
         stored = self.study.user_attrs.get(_DEFINITION)
         if stored is None:
             self.study.set_user_attr(_DEFINITION, definition)
-            return
-        old, new = _flat(stored), _flat(definition)
-        changed = [
-            f"{name}: was {_short(old.get(name))}, is {_short(new.get(name))}"
-            for name in {**old, **new}
-            if old.get(name) != new.get(name)
-        ]
-        if changed:
-            more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
-            raise ConfigError(
-                f"{'; '.join(changed[:3])}{more}, in the study {self.study.study_name!r}; choose another workdir"
-            )
+        else:
+            check_same(stored, definition, f"in the study {self.study.study_name!r}")
 
     def renew(self) -> None:
         """Counts this client's lease up."""

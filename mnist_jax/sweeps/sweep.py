@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -30,13 +31,13 @@ from mnist_jax.sweeps.space import (
     parse_space,
 )
 from mnist_jax.sweeps.storage import open_study, storage_errors
-from mnist_jax.sweeps.study import SharedStudy
+from mnist_jax.sweeps.study import SharedStudy, check_same
 from mnist_jax.sweeps.table import Row, advise, write_csv
 from mnist_jax.sweeps.task import FRESH, Task, check_data, check_task, client_name, example_config, has_work, next_batch
 from mnist_jax.sweeps.trainer import BatchTrainer, RunStore
 from mnist_jax.types import Record
 
-SWEEP, BEST, TRIALS, WINNER = "sweep.json", "best.json", "trials.csv", "winner"
+DEFINITION, SWEEP, BEST, TRIALS, WINNER = "definition.json", "sweep.json", "best.json", "trials.csv", "winner"
 _POLL = 1.0  # seconds between looks at what other clients do
 
 
@@ -108,6 +109,34 @@ def read_json_of(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def _make_task(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    options: SweepOptions,
+    grid: Mapping[str, Spec] | Sequence[str],
+    space: Mapping[str, Spec] | Sequence[str],
+    module: str,
+) -> Task:
+    if bool(grid) == bool(space):
+        raise ConfigError("grid, space: give one of them, such as grid=learning_rate=1e-4:1e-1:log:8")
+    name = options.search or ("grid" if grid else "qmc")
+    if (name == "grid") != bool(grid):
+        raise ConfigError(
+            f"search={name}: takes {'grid' if name == 'grid' else 'space'}, not {'space' if space else 'grid'}"
+        )
+    dimensions = parse_space(grid or space, experiment.config, "grid" if grid else "space")
+    return Task(experiment, workdir, options, dimensions, name, module)
+
+
+def _check_folder(workdir: pathlib.Path) -> None:
+    try:
+        check_writable(workdir)
+    except OSError as error:
+        raise ConfigError(f"workdir={workdir}: can't be written: {error.strerror}; choose another folder") from None
+    if (workdir / "config.json").exists():
+        raise ConfigError(f"workdir={workdir}: holds a run; choose another folder")
+
+
 def sweep(
     experiment: Experiment,
     workdir: str | os.PathLike[str],
@@ -125,8 +154,8 @@ def sweep(
     The same call finishes a sweep that was stopped; several of them, on one machine or many, share its trials. More
     seeds, or more trials of a search, extend a finished one.
 
-    Writes into workdir: study.journal (unless another storage is given), runs-*.jsonl (each finished run), trials.csv,
-    best.json, report.html with its pictures, winner/ (a run), and sweep.json last.
+    Writes into workdir: definition.json, study.journal (unless another storage is given), runs-*.jsonl (each finished
+    run), trials.csv, best.json, report.html with its pictures, winner/ (a run), and sweep.json last.
 
     Args:
       experiment: what to run; its configuration has the values of what does not vary.
@@ -150,36 +179,27 @@ def sweep(
         raise ConfigError(f"num_seeds={fields['num_seeds']}: is of a single run; use seeds={fields['num_seeds']}")
     config = config_from_dict({**fields, "num_seeds": 1}, experiment.config)
     experiment = experiment.with_config(config)
-    grid, space = grid or options.grid, space or options.space
-    if bool(grid) == bool(space):
-        raise ConfigError("grid, space: give one of them, such as grid=learning_rate=1e-4:1e-1:log:8")
-    name = options.search or ("grid" if grid else "qmc")
-    if (name == "grid") != bool(grid):
-        raise ConfigError(
-            f"search={name}: takes {'grid' if name == 'grid' else 'space'}, not {'space' if space else 'grid'}"
-        )
-    kind = "grid" if grid else "space"
-    dimensions = parse_space(grid or space, experiment.config, kind)
     workdir = expand_user(workdir)
-    task = Task(experiment, workdir, options, dimensions, name, module)
+    task = _make_task(experiment, workdir, options, grid or options.grid, space or options.space, module)
     check_task(task)
-    try:
-        check_writable(workdir)
-    except OSError as error:
-        raise ConfigError(f"workdir={workdir}: can't be written: {error.strerror}; choose another folder") from None
+    _check_folder(workdir)
     device = choose_device(options.platform)
-    task = Task(fit_batch(experiment), workdir, options, dimensions, name, module)
+    task = Task(fit_batch(experiment), workdir, options, task.dimensions, task.search, module)
     check_data(task)
     started = time.perf_counter()
     workdir.mkdir(parents=True, exist_ok=True)
+    definition = read_json_of(task.definition())
+    if (workdir / DEFINITION).exists():  # whatever the storage, since the files in it are of one sweep
+        check_same(read_json(workdir / DEFINITION), definition, f"in {workdir}")
     storage = options.storage or str(workdir / "study.journal")
     with client_name(workdir) as client, storage_errors(storage):
         study = SharedStudy(open_study(storage, workdir.resolve().name, task.objective.direction), client)
-        study.define(read_json_of(task.definition()))
+        study.define(definition)
+        write_json(workdir / DEFINITION, definition)
         with study, contextlib.closing(_make_computer(task, device, caches)) as computer:
             if has_work(task, study.trials()):
                 first = example_config(task)
-                names = [dimension.name for dimension in dimensions]
+                names = [dimension.name for dimension in task.dimensions]
                 computer.choose(options.engine, first, names, task.num_points, options.seeds)
                 _train_all(task, study, computer, RunStore(workdir, client))
                 how = {"engine": computer.describe(), "seconds": round(time.perf_counter() - started, 2)}

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -46,12 +47,18 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _serve(
-    conn: Connection, pickled: bytes, splits: Splits, shape: DataShape, core: int, is_exact: bool, caches: bool
-) -> None:
+def _serve(conn: Connection) -> None:
     """The main function of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent decides
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended
+        executor = _make_executor(*conn.recv())
+        while True:
+            _answer(conn, executor)
+
+
+def _make_executor(
+    pickled: bytes, splits: Splits, shape: DataShape, core: int, is_exact: bool, caches: bool
+) -> Executor:
     if not is_exact:
         _pin(core)
     from mnist_jax.devices import choose_device, enable_compilation_cache
@@ -61,10 +68,7 @@ def _serve(
     device = choose_device("cpu")
     if is_exact:  # as many threads as a run alone has, which decide how sums are split, but all on one core
         _pin(core)
-    executor = Executor(pickle.loads(pickled), splits, shape, device)
-    with contextlib.suppress(EOFError, OSError):  # the parent has ended
-        while True:
-            _answer(conn, executor)
+    return Executor(pickle.loads(pickled), splits, shape, device)
 
 
 def _answer(conn: Connection, executor: Executor) -> None:
@@ -97,14 +101,21 @@ class WorkerProcess:
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
         self.conn, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
-        self.process.start()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        resource_tracker.ensure_running()  # which unblocks SIGINT
+        # A terminal sends SIGINT to all processes; the parent decides. A new process inherits what its thread blocks.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
+        self.conn.send(self.arguments)  # not as arguments of the process, which prints a traceback if they are cut off
         return self.conn
 
     def _call(self, method: str, args: tuple[Any, ...], on_epoch: Callable[[int], None]) -> Any:
-        conn = self.conn or self._start()
         try:
+            conn = self.conn or self._start()
             conn.send((method, args))
             while True:
                 kind, value = conn.recv()
