@@ -63,6 +63,12 @@ def _key_impls(tree: PyTree) -> list[str]:
     return impls
 
 
+def _sharding_of(leaf: PyTree) -> jax.sharding.Sharding:
+    """Where a target says that its array lies; the first device where it says nothing."""
+    sharding = getattr(leaf, "sharding", None)
+    return sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
 def _check_shape_dtype(name: str, saved: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruct) -> None:
     if tuple(saved.shape) != target.shape or saved.dtype != target.dtype:
         raise ValueError(f"{name[5:]} is {saved.dtype}{list(saved.shape)}, expected {target.dtype}{list(target.shape)}")
@@ -200,6 +206,7 @@ def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
     Args:
       path: a folder that save_state wrote.
       target: a pytree of the same structure, shapes and dtypes, such as init_state or jax.eval_shape of it returns.
+        Where its leaves have shardings, on one device or many, the state gets them; it may have been saved from others.
 
     Returns:
       The saved state, equal bit for bit, in the target's structure.
@@ -211,9 +218,12 @@ def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
 
     path = pathlib.Path(path).absolute()
     manifest = _read_manifest(path)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(_to_arrays, target)
-    arrays = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding) for name, leaf in shapes.items()}
+    shardings = [_sharding_of(leaf) for leaf in jax.tree.leaves(target)]
+    arrays = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        for (name, leaf), sharding in zip(shapes.items(), shardings, strict=True)
+    }
     try:
         if manifest["keys"] != (impls := _key_impls(target)):
             raise ValueError(f"its PRNG keys are {manifest['keys']}, expected {impls}")

@@ -15,14 +15,14 @@ _config: Any = jax.config  # whose options have no types in some versions
 _ADVICE = "choose a smaller batch or network, or compute fewer images at a time with microbatch_size"
 
 
-def choose_device(platform: str) -> jax.Device:
-    """Chooses the device to compute on.
+def choose_devices(platform: str) -> list[jax.Device]:
+    """Chooses the devices to compute on.
 
     Args:
       platform: cpu, gpu or tpu; empty for JAX's own choice.
 
     Returns:
-      The platform's first device.
+      The platform's devices, of all processes.
 
     Raises:
       ConfigError: there is none.
@@ -31,12 +31,17 @@ def choose_device(platform: str) -> jax.Device:
     try:
         if platform:  # has no effect after JAX has started: then only the next line counts
             _config.update("jax_platforms", platform)
-        return jax.devices(platform or None)[0]
+        return jax.devices(platform or None)
     except (RuntimeError, AssertionError):  # the latter where JAX lacks the platform's plugin
         _config.update("jax_platforms", previous)
         raise ConfigError(
             f"platform={platform}: JAX finds no such platform here; leave it out, or install jax for it"
         ) from None
+
+
+def choose_device(platform: str) -> jax.Device:
+    """Chooses one device to compute on: the first of choose_devices."""
+    return choose_devices(platform)[0]
 
 
 def enable_compilation_cache() -> None:
@@ -91,7 +96,12 @@ def check_memory(program: jax.stages.Compiled, device: jax.Device, batch_size: i
     """
     needs, memory_stats = program.memory_analysis(), device.memory_stats()
     assert needs is not None  # every backend that we know has it
-    free = memory_stats["bytes_limit"] - memory_stats["bytes_in_use"] if memory_stats else free_memory()
+    # The devices of a CPU share its memory.
+    free = (
+        memory_stats["bytes_limit"] - memory_stats["bytes_in_use"]
+        if memory_stats
+        else free_memory() // jax.local_device_count()
+    )
     bytes_needed = needs.temp_size_in_bytes + needs.argument_size_in_bytes + needs.output_size_in_bytes
     bytes_needed -= needs.alias_size_in_bytes  # the new state takes the donated state's place
     if bytes_needed > free:

@@ -10,6 +10,7 @@ from mnist_jax.batches import batch_indices
 from mnist_jax.errors import ArgumentError
 from mnist_jax.gradients import DEFAULT_METRICS, cast, check_lengths, to_float, to_float32
 from mnist_jax.metrics import batch_metrics, sum_over_steps
+from mnist_jax.sharding import batch_shards, shard_batch
 from mnist_jax.types import Array, Batch, DType, EvalStep, LossFn, Metric, Metrics, Outputs, Preprocess, TrainState
 
 
@@ -60,11 +61,21 @@ def make_eval_step(
     return eval_step
 
 
-def _chunks(images: Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    return batch_indices(jnp.arange(images.shape[0], dtype=jnp.int32), min(batch_size, max(images.shape[0], 1)))
+def _chunks(count: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+    shards = batch_shards()
+    size = -(-min(batch_size, max(count, 1)) // shards) * shards
+    return batch_indices(jnp.arange(count, dtype=jnp.int32), size)
 
 
-def evaluate(eval_step: EvalStep, state: TrainState, images: Array, labels: Array, batch_size: int = 200) -> Metrics:
+def evaluate(
+    eval_step: EvalStep,
+    state: TrainState,
+    images: Array,
+    labels: Array,
+    batch_size: int = 200,
+    *,
+    num_examples: int | None = None,
+) -> Metrics:
     """Scores every image once.
 
     Args:
@@ -73,23 +84,25 @@ def evaluate(eval_step: EvalStep, state: TrainState, images: Array, labels: Arra
       images: [N, H, W, C], on the device, as stored.
       labels: [N] or [N, K].
       batch_size: images at a time; the last batch is padded and masked.
+      num_examples: how many of the images there are, where those after them are padding; None for all.
 
     Returns:
-      Metrics of scalars over all N images.
+      Metrics of scalars over all images.
 
     Raises:
       ArgumentError: while it is traced, where images and labels differ in length.
     """
     check_lengths(images, labels)
-    if batch_size < 1 or not images.shape[0]:
-        raise ArgumentError(f"batch_size={batch_size}, {images.shape[0]} images: both must be at least 1")
+    count = images.shape[0] if num_examples is None else num_examples
+    if batch_size < 1 or not count:
+        raise ArgumentError(f"batch_size={batch_size}, {count} images: both must be at least 1")
     images, labels = jnp.asarray(images), jnp.asarray(labels)
 
     def body(_: None, xs: tuple[jax.Array, jax.Array]) -> tuple[None, Metrics]:
         rows, mask = xs
-        return None, eval_step(state, Batch(images[rows], labels[rows], mask))
+        return None, eval_step(state, shard_batch(Batch(images[rows], labels[rows], mask)))
 
-    return sum_over_steps(jax.lax.scan(body, None, _chunks(images, batch_size))[1])
+    return sum_over_steps(jax.lax.scan(body, None, _chunks(count, batch_size))[1])
 
 
 def predict(
@@ -115,10 +128,10 @@ def predict(
       [N, K] float32 logits.
     """
     images, model = jnp.asarray(images), as_model(model)
-    rows, _ = _chunks(images, batch_size)
+    rows, _ = _chunks(images.shape[0], batch_size)
 
     def logits_of(rows: jax.Array) -> jax.Array:
-        outputs = _apply(model, state, preprocess(images[rows]), dtype)
+        outputs = _apply(model, state, preprocess(shard_batch(images[rows])), dtype)
         return outputs[0] if isinstance(outputs, tuple) else outputs
 
     logits = jax.lax.map(logits_of, rows)

@@ -17,7 +17,18 @@ if TYPE_CHECKING:  # imported where they are used: --help needs no JAX
     import optax
 
     from mnist_jax.adapters import AnyModel, Model
-    from mnist_jax.types import Array, Augment, Dataset, EvalStep, LossFn, Metric, Preprocess, TrainState, TrainStep
+    from mnist_jax.types import (
+        Array,
+        Augment,
+        Dataset,
+        EvalStep,
+        LossFn,
+        Metric,
+        Preprocess,
+        Rows,
+        TrainState,
+        TrainStep,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +123,7 @@ class Experiment:
                 raise ConfigError(f"{flag.name}: has no effect, since this experiment brings its own {flag.group}")
         new = copy.copy(self)
         new.config = config
-        for cached in ("splits", "_own"):
+        for cached in ("splits", "split_rows", "_own"):
             new.__dict__.pop(cached, None)
         if any(getattr(config, name) != getattr(self.config, name) for name in ("dataset", "data_dir", "image_size")):
             new.__dict__.pop("dataset", None)
@@ -151,20 +162,28 @@ class Experiment:
         return make_dataset(*own[:4], tuple(own.class_names), own.name, own.num_validation)
 
     @functools.cached_property
-    def splits(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
-        """Images and labels of "train", "validation" (where any are held out) and "test"."""
+    def split_rows(self) -> "dict[str, Rows]":
+        """Images, labels and their rows that make up "train", "validation" (where any are held out) and "test"."""
+        import numpy as np
+
         from mnist_jax.batches import split_dataset
+        from mnist_jax.types import Rows
 
         data = self.dataset
         train, validation = split_dataset(data, self.config.validation_fraction)
         if not len(train):
             raise ConfigError(f"validation_fraction={self.config.validation_fraction}: leaves no images to train on")
         splits = {
-            "train": (data.train_images[train], data.train_labels[train]),
-            "validation": (data.train_images[validation], data.train_labels[validation]),
-            "test": (data.test_images, data.test_labels),
+            "train": Rows(data.train_images, data.train_labels, train),
+            "validation": Rows(data.train_images, data.train_labels, validation),
+            "test": Rows(data.test_images, data.test_labels, np.arange(len(data.test_labels))),
         }
-        return {name: arrays for name, arrays in splits.items() if len(arrays[1])}
+        return {name: split for name, split in splits.items() if len(split.rows)}
+
+    @functools.cached_property
+    def splits(self) -> "dict[str, tuple[np.ndarray, np.ndarray]]":
+        """Images and labels of "train", "validation" (where any are held out) and "test"."""
+        return {name: (split.images[split.rows], split.labels[split.rows]) for name, split in self.split_rows.items()}
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -174,10 +193,9 @@ class Experiment:
     @property
     def steps_per_epoch(self) -> int:
         """Updates in an epoch, the last one perhaps of a batch that is not full."""
-        from mnist_jax.batches import num_batches, split_dataset
+        from mnist_jax.batches import num_batches
 
-        train_rows, _ = split_dataset(self.dataset, self.config.validation_fraction)
-        return num_batches(len(train_rows), self.config.batch_size)
+        return num_batches(len(self.split_rows["train"].rows), self.config.batch_size)
 
     def build(
         self,

@@ -11,6 +11,7 @@ from mnist_jax.adapters import AnyModel, Model, as_model
 from mnist_jax.batches import batch_indices
 from mnist_jax.errors import ArgumentError
 from mnist_jax.metrics import accuracy, batch_metrics, sum_over_steps
+from mnist_jax.sharding import batch_shards, shard_batch
 from mnist_jax.types import Array, Batch, DType, LossFn, Metric, Metrics, Outputs, Preprocess, PyTree
 
 DEFAULT_METRICS: Mapping[str, Metric] = {"accuracy": accuracy}
@@ -110,6 +111,8 @@ def _accumulate_grads(grad_fn: SumGradFn, microbatch_size: int) -> SumGradFn:
         size, mask = batch.image.shape[0], _mask_of(batch)
         if size <= microbatch_size:
             return grad_fn(params, model_state, key, batch, count)
+        if batch_shards() > 1:
+            return _accumulate_on_devices(grad_fn, microbatch_size, params, model_state, key, batch, count)
         has_padding = batch.mask is not None or size % microbatch_size != 0
         index, valid = batch_indices(jnp.arange(size, dtype=jnp.int32), microbatch_size)
 
@@ -131,6 +134,48 @@ def _accumulate_grads(grad_fn: SumGradFn, microbatch_size: int) -> SumGradFn:
         return grads, (model_state, sum_over_steps(per_microbatch))
 
     return accumulated
+
+
+def _accumulate_on_devices(
+    grad_fn: SumGradFn,
+    microbatch_size: int,
+    params: PyTree,
+    model_state: PyTree,
+    key: jax.Array,
+    batch: Batch,
+    count: jax.Array,
+) -> Grads:
+    """The same on several devices: each goes through its own microbatches; the sums are added up at the end."""
+    shards, size = batch_shards(), batch.image.shape[0]
+    rounds, rest = divmod(size, microbatch_size * shards)
+    if jax.tree.leaves(model_state):
+        raise ArgumentError(
+            f"microbatch_size={microbatch_size}: batch statistics are learned from one microbatch after the other, "
+            f"which {shards} devices can't share; use microbatch_size=0"
+        )
+    if rest:
+        raise ArgumentError(
+            f"microbatch_size={microbatch_size}: {shards} devices need a batch_size that is a multiple of "
+            f"{microbatch_size * shards}, not {size}; or use microbatch_size=0"
+        )
+
+    def split(leaf: jax.Array) -> jax.Array:
+        """[B, ...] -> [rounds, shards, microbatch_size, ...], where each device keeps its rows."""
+        return leaf.reshape(shards, rounds, microbatch_size, *leaf.shape[1:]).swapaxes(0, 1)
+
+    def grads_of(number: jax.Array, microbatch: Batch) -> Grads:
+        grads, aux = grad_fn(params, model_state, jax.random.fold_in(key, number), microbatch, count)
+        has_examples = _mask_of(microbatch).any()
+        return jax.tree.map(lambda leaf: jnp.where(has_examples, leaf, 0), grads), aux
+
+    def body(total: PyTree, xs: tuple[jax.Array, Batch]) -> tuple[PyTree, Metrics]:
+        grads, (_, measured) = jax.vmap(grads_of)(*xs)
+        return shard_batch(jax.tree.map(jnp.add, total, grads)), sum_over_steps(measured)
+
+    numbers = split(jnp.arange(size) // microbatch_size)[..., 0]
+    start = shard_batch(jax.tree.map(lambda leaf: jnp.zeros((shards, *leaf.shape), leaf.dtype), params))
+    total, per_round = jax.lax.scan(body, start, (numbers, jax.tree.map(split, batch)))
+    return jax.tree.map(lambda leaf: leaf.sum(axis=0), total), (model_state, sum_over_steps(per_round))
 
 
 def make_grad_fn(

@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.random import threefry_2x32
+from jax.extend.random import threefry2x32_p, threefry_2x32
 
 from mnist_jax.fields import is_traced
 from mnist_jax.matmul import bf16_matmul
+from mnist_jax.sharding import has_mesh
 
 Padding: TypeAlias = str | Sequence[tuple[int, int]]  # 'SAME', 'VALID' or ((top, bottom), (left, right)) in pixels
 
@@ -205,6 +206,22 @@ def _max_pool_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tupl
     return largest, functools.reduce(jnp.add, shares) / count
 
 
+def _dropout_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random uint32 of a shape, from both words of each Threefry block: the first half of them are first words."""
+    size = math.prod(shape)
+    if not has_mesh():
+        return threefry_2x32(key, jnp.arange(size, dtype=jnp.uint32)).reshape(shape)
+    # The same bits, each computed by itself, so that no device needs those of another one.
+    half = -(-size // 2)
+    index = jnp.arange(size, dtype=jnp.uint32).reshape(shape)
+    is_first = index < half
+    first = jnp.where(is_first, index, index - half)
+    second = first + half
+    second = jnp.where(second == size, 0, second)  # which pads an odd number
+    words = threefry2x32_p.bind(*(jnp.broadcast_to(part, shape) for part in key), first, second)
+    return jnp.where(is_first, words[0], words[1])
+
+
 def dropout(key: jax.Array, x: jax.Array, rate: float | jax.Array) -> jax.Array:
     """Sets a random fraction of the values to zero and scales up the others, so that the mean stays.
 
@@ -222,7 +239,7 @@ def dropout(key: jax.Array, x: jax.Array, rate: float | jax.Array) -> jax.Array:
     Source: N. Srivastava et al., Dropout, JMLR 2014; J. Salmon et al., Parallel random numbers, 2011 (Threefry).
     """
     if str(jax.random.key_impl(key)) == "threefry2x32":
-        bits = threefry_2x32(jax.random.key_data(key), jnp.arange(x.size, dtype=jnp.uint32)).reshape(x.shape)
+        bits = _dropout_bits(jax.random.key_data(key), x.shape)
     else:
         bits = jax.random.bits(key, x.shape, jnp.uint32)
     if is_traced(rate):

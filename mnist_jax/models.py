@@ -61,21 +61,21 @@ class BaseClassifier(nn.Module):
     @nn.nowrap
     def conv(self, x: jax.Array, filters: int, size: int, padding: str) -> jax.Array:
         """Convolves with square kernels."""
-        layer = nn.Conv(
-            filters,
-            (size, size),
-            padding=padding,
-            kernel_init=self.kernel_init,
-            conv_general_dilated=conv2d,
-            promote_dtype=no_dtype_promotion,
-        )
+        fast: dict[str, Any] = {"conv_general_dilated": conv2d, "promote_dtype": no_dtype_promotion}
+        use_bias = self.norm != "batch"  # which subtracts the mean, and any bias with it
+        layer = nn.Conv(filters, (size, size), padding=padding, use_bias=use_bias, kernel_init=self.kernel_init, **fast)
         return layer(x)
 
     @nn.nowrap
-    def dense(self, x: jax.Array, units: int) -> jax.Array:
+    def dense(self, x: jax.Array, units: int, use_bias: bool = True) -> jax.Array:
         """Applies a dense layer."""
-        layer = nn.Dense(units, kernel_init=self.kernel_init, dot_general=dot_general, promote_dtype=no_dtype_promotion)
-        return layer(x)
+        fast: dict[str, Any] = {"dot_general": dot_general, "promote_dtype": no_dtype_promotion}
+        return nn.Dense(units, use_bias=use_bias, kernel_init=self.kernel_init, **fast)(x)
+
+    @nn.nowrap
+    def hidden(self, x: jax.Array, units: int, train: bool, mask: jax.Array | None) -> jax.Array:
+        """Applies a dense layer, normalizes and activates; before batch norm, which subtracts the mean, no bias."""
+        return self.norm_act(self.dense(x, units, use_bias=self.norm != "batch"), train, mask)
 
 
 class Perceptron(BaseClassifier):
@@ -88,7 +88,7 @@ class Perceptron(BaseClassifier):
     def __call__(self, image: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         x = image.reshape(image.shape[0], -1)
         for units in self.hidden_sizes:
-            x = self.dropout_layer(self.norm_act(self.dense(x, units), train, mask), train)
+            x = self.dropout_layer(self.hidden(x, units, train, mask), train)
         return self.dense(x, self.num_classes)
 
 
@@ -119,7 +119,7 @@ class CNN(BaseClassifier):
             size = 3
         x = x.reshape(x.shape[0], -1)
         for units in self.hidden_sizes:
-            x = self.norm_act(self.dense(x, units), train, mask)
+            x = self.hidden(x, units, train, mask)
         return self.dense(x, self.num_classes)
 
 
@@ -153,7 +153,7 @@ class DeepCNN(BaseClassifier):
                 x = self.norm_act(x, train, mask)
         x = self.dropout_layer(x.reshape(x.shape[0], -1), train)
         for units in self.hidden_sizes:
-            x = self.norm_act(self.dense(x, units), train, mask)
+            x = self.hidden(x, units, train, mask)
         return self.dense(x, self.num_classes)
 
 
@@ -219,7 +219,7 @@ class ViT(BaseClassifier):
         for units in self.hidden_sizes:
             attention = nn.MultiHeadDotProductAttention(num_heads=4, kernel_init=self.kernel_init)
             x = x + self.dropout_layer(attention(nn.LayerNorm()(x).astype(image.dtype)), train)
-            y = self.norm_act(self.dense(nn.LayerNorm()(x), units), train, mask)
+            y = self.hidden(nn.LayerNorm()(x), units, train, mask)
             x = x + self.dropout_layer(self.dense(y, self.width), train)
         return self.dense(nn.LayerNorm()(x).mean(axis=1), self.num_classes)
 

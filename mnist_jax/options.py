@@ -15,6 +15,7 @@ class RunOptions:
     plots: bool = flag_field(False, "draw learning curves, confusion matrix, mistakes and filters; from the command line on a terminal too", group="output")
     summary: bool = flag_field(False, "print the layers, their shapes and parameter counts first", group="output")
     platform: str = flag_field("", "cpu, gpu or tpu; empty: the best that JAX finds", group="run")
+    mesh: str = flag_field("", "how devices are arranged, such as data:8 (each batch split over 8) or data:4,model:2 (wide dense layers split too); empty: all there are, in data", group="run")
     deterministic: bool = flag_field(False, "forbid GPU kernels whose results vary; slower", group="run")
     resume: str = flag_field("auto", "an unfinished run: auto resumes it, required needs one, never starts from scratch", group="run", choices=("auto", "required", "never"))
     checkpoint_every: int = flag_field(0, "steps between checkpoints; 0: at the end of each epoch", group="run", minimum=0)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mnist_jax.checkpoint import Checkpoints
 from mnist_jax.config import Config, config_from_dict
-from mnist_jax.devices import choose_device, oom_as_config_error
+from mnist_jax.devices import choose_devices, oom_as_config_error
 from mnist_jax.errors import ConfigError, InterruptedRunError
 from mnist_jax.experiment import Experiment
 from mnist_jax.files import expand_user, write_json
@@ -26,6 +26,7 @@ from mnist_jax.process import defer_signals
 from mnist_jax.programs import Programs, compile_programs
 from mnist_jax.report import Progress, git_commit, summarize_runs, versions
 from mnist_jax.resume import fingerprint, restore_latest
+from mnist_jax.sharding import Placement, make_placement
 from mnist_jax.types import Array, PyTree, Record, TrainState
 from mnist_jax.workdir import (
     CONFIG,
@@ -86,23 +87,24 @@ def run(
     workdir, config = expand_user(workdir), experiment.config
     seeds = range(config.seed, config.seed + config.num_seeds)
     check_workdir(workdir, seeds, config.epochs, options.overwrite, options.resume)
-    device = choose_device(options.platform)
+    devices = choose_devices(options.platform)
     experiment.check()  # before the data are loaded, or downloaded
     logger.info("loading %s", "the data set" if "dataset" in experiment.own_parts else config.dataset)
     experiment = experiment if "batch_size" in fields else fit_batch(experiment)
     config = experiment.config
-    record = _describe(experiment, device, workdir, options.deterministic)
+    placement = make_placement(devices, options.mesh, config.batch_size)
+    record = _describe(experiment, placement, workdir, options.deterministic)
     clock["load"] = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(oom_as_config_error(config.batch_size))
-        stack.enter_context(jax.default_device(device))
-        sizes = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in experiment.splits.items())
-        logger.info("compiling %s for %s (%s images)", config.name, device.platform, sizes)
-        programs = compile_programs(experiment, device, options.deterministic)
+        stack.enter_context(jax.default_device(placement.device))
+        sizes = ", ".join(f"{len(split.rows):,} {name}" for name, split in experiment.split_rows.items())
+        logger.info("compiling %s for %s (%s images)", config.name, placement.describe(), sizes)
+        programs = compile_programs(experiment, placement, options.deterministic)
         if options.summary and (tabulate := programs.components.model.tabulate):
             print(tabulate(jnp.zeros((1, *experiment.image_shape), jnp.float32)))
         stack.enter_context(acquire_workdir(workdir, seeds, config.epochs, options.overwrite, options.resume))
-        expected = fingerprint(experiment, options.deterministic and device.platform == "gpu")
+        expected = fingerprint(experiment, options.deterministic and placement.device.platform == "gpu")
         restored = _restore_seeds(workdir, seeds, programs, options, expected)
         clock["compile"] = time.perf_counter()
         seed_runs = _train_seeds(workdir, seeds, programs, restored, options, expected, hooks)
@@ -122,7 +124,7 @@ def run(
 
 def fit_batch(experiment: Experiment) -> Experiment:
     """Cuts a batch that is larger than a small data set."""
-    config, count = experiment.config, len(experiment.splits["train"][1])
+    config, count = experiment.config, len(experiment.split_rows["train"].rows)
     if config.batch_size <= count:
         return experiment
     logger.info("batch_size=%d: cut to the %d training images", config.batch_size, count)
@@ -135,8 +137,8 @@ def _seconds(clock: dict[str, float]) -> Record:
     return {**phases, "total": times[-1] - times[0]}
 
 
-def _describe(experiment: Experiment, device: jax.Device, workdir: pathlib.Path, deterministic: bool) -> Record:
-    dataset = experiment.dataset
+def _describe(experiment: Experiment, placement: Placement, workdir: pathlib.Path, deterministic: bool) -> Record:
+    dataset, device = experiment.dataset, placement.device
     return {
         "experiment": experiment.config.name,
         "config": dataclasses.asdict(experiment.config),
@@ -151,6 +153,7 @@ def _describe(experiment: Experiment, device: jax.Device, workdir: pathlib.Path,
         },
         "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
+        "mesh": str(placement),
         "deterministic": deterministic,
         "commit": git_commit(),  # at the start: the files may change during the run
     }

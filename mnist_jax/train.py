@@ -17,6 +17,7 @@ from mnist_jax.batches import num_batches, shuffled_batch_indices
 from mnist_jax.errors import ArgumentError
 from mnist_jax.fields import is_on
 from mnist_jax.gradients import DEFAULT_METRICS, check_lengths, make_grad_fn, to_float
+from mnist_jax.sharding import shard_batch
 from mnist_jax.types import (
     Array,
     Augment,
@@ -169,6 +170,7 @@ def train_epoch(
     end_step: int | jax.Array | None = None,
     *,
     batch_size: int,
+    num_examples: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Trains one pass over the data, or a part of it, in an order drawn from the state's key and epoch: one loop.
 
@@ -182,6 +184,7 @@ def train_epoch(
       start_step: [] int, the first step of the epoch to run, from 0.
       end_step: [] int, the step to stop before; None for the epoch's S = ceil(N / batch_size) steps.
       batch_size: images per step, at most N; the last batch is padded and masked.
+      num_examples: how many of the images there are, where those after them are padding; None for all.
 
     Returns:
       The state `end_step - start_step` steps later, and metrics of [S] arrays, zero at the steps that were not run;
@@ -191,17 +194,18 @@ def train_epoch(
       ArgumentError: while it is traced, where images, labels and batch_size do not fit each other.
     """
     check_lengths(images, labels)
-    if not 0 < batch_size <= images.shape[0]:
-        raise ArgumentError(f"batch_size={batch_size}: must be between 1 and the number of images, {images.shape[0]}")
+    count = images.shape[0] if num_examples is None else num_examples
+    if not 0 < batch_size <= count <= images.shape[0]:
+        raise ArgumentError(f"batch_size={batch_size}: must be between 1 and the number of images, {count}")
     images, labels = jnp.asarray(images), jnp.asarray(labels)  # a traced index needs JAX arrays
-    epoch = state.step // num_batches(images.shape[0], batch_size)
+    epoch = state.step // num_batches(count, batch_size)
     key = jax.random.fold_in(jax.random.fold_in(state.key, SHUFFLE), epoch)
-    index, mask = shuffled_batch_indices(key, images.shape[0], batch_size)
-    has_padding = images.shape[0] % batch_size != 0
+    index, mask = shuffled_batch_indices(key, count, batch_size)
+    has_padding = count % batch_size != 0
 
     def batch_at(step: int | jax.Array) -> Batch:
         rows = index[step]
-        return Batch(images[rows], labels[rows], mask[step] if has_padding else None)
+        return shard_batch(Batch(images[rows], labels[rows], mask[step] if has_padding else None))
 
     def body(step: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, per_step = carry

@@ -81,6 +81,14 @@ class Dataset(NamedTuple):
     num_validation: int = 0  # how many of the training images, the last ones, are its own validation split; 0: none
 
 
+class Rows(NamedTuple):
+    """A part of a data set, none of it copied."""
+
+    images: np.ndarray  # [N, H, W, C]
+    labels: np.ndarray  # [N] or [N, K]
+    rows: np.ndarray  # [M] int: which of them, in this order
+
+
 Metrics: TypeAlias = dict[str, Mean]  # by the metric's name; "loss" is always there
 LossFn: TypeAlias = Callable[[Outputs, Batch], jax.Array]  # (logits [B, K], batch) -> [B]
 Metric: TypeAlias = Callable[[Outputs, Batch], Mean]  # (logits [B, K], batch) -> Mean

@@ -34,6 +34,7 @@ from mnist_jax.plots import learning_curves
 from mnist_jax.programs import compile_programs
 from mnist_jax.resume import fingerprint, restore_latest
 from mnist_jax.runner import run
+from mnist_jax.sharding import make_placement
 
 FUZZ = settings(deadline=2000, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EMPTY_MANIFEST = json.dumps({"format": FORMAT, "metadata": {}, "files": {}, "keys": [], "sha256": ""}).encode()
@@ -209,7 +210,7 @@ def unfinished(tmp_path_factory, folder):
     run(experiment, workdir, quiet=True, checkpoint_every=10)
     for path in (workdir / "state", *workdir.glob("checkpoints/seed-7/[!1]*"), *workdir.glob("checkpoints/seed-7/14")):
         shutil.rmtree(path)
-    programs = compile_programs(experiment, jax.devices()[0])
+    programs = compile_programs(experiment, make_placement(jax.devices()[:1], "", experiment.config.batch_size))
     return workdir, experiment.config, programs, fingerprint(experiment)
 
 

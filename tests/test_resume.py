@@ -291,12 +291,7 @@ def test_places_and_validations_do_not_matter(tmp_path, experiment, small):
 
 
 def test_deterministic_kernels_are_compiled_recorded_and_compared(tmp_path, experiment, monkeypatch):
-    compiled, jitted, compile_lowered, jit = [], [], jax.stages.Lowered.compile, jax.jit
-    monkeypatch.setattr(
-        jax.stages.Lowered,
-        "compile",
-        lambda self, options=None, **other: compiled.append(options) or compile_lowered(self, options, **other),
-    )
+    jitted, jit = [], jax.jit
     monkeypatch.setattr(
         jax,
         "jit",
@@ -305,8 +300,7 @@ def test_deterministic_kernels_are_compiled_recorded_and_compared(tmp_path, expe
     for deterministic in (False, True):
         result = run(experiment, tmp_path / str(deterministic), quiet=True, deterministic=deterministic, epochs=0)
         assert result.record["deterministic"] is deterministic
-        assert [bool(options) for options in compiled[-4:]] == [deterministic] * 4
-        assert sum(map(bool, jitted)) == 2 * deterministic
+        assert sum(map(bool, jitted)) == 6 * deterministic  # init, train, predict and the scores of three splits
     assert fingerprint(experiment, deterministic=True) != fingerprint(experiment)
 
 
