@@ -21,7 +21,7 @@ import numpy as np
 
 from mnist_jax.errors import DataError, summarize_exception
 from mnist_jax.files import read_json
-from mnist_jax.types import PyTree, Record, TrainState
+from mnist_jax.types import Array, PyTree, Record, TrainState
 from mnist_jax.workdir import is_disk_full
 
 MANIFEST = "manifest.json"
@@ -42,7 +42,14 @@ def _to_arrays(tree: PyTree) -> dict[str, PyTree]:
     }
 
 
-def _to_host(leaf: PyTree) -> np.ndarray:
+def _is_elsewhere(leaf: PyTree) -> bool:
+    """Whether other processes hold parts of an array, which they write themselves."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+
+
+def _to_host(leaf: PyTree) -> Array:
+    if _is_elsewhere(leaf):
+        return leaf
     array = np.asarray(leaf)
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)  # a Python float is no float64 to JAX
 
@@ -50,7 +57,7 @@ def _to_host(leaf: PyTree) -> np.ndarray:
 def _copy(leaf: PyTree) -> PyTree:
     if _is_key(leaf):
         return jax.random.wrap_key_data(jnp.array(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
-    return np.array(leaf)
+    return jnp.copy(leaf) if _is_elsewhere(leaf) else np.array(leaf)
 
 
 def _key_impls(tree: PyTree) -> list[str]:
@@ -65,8 +72,7 @@ def _key_impls(tree: PyTree) -> list[str]:
 
 def _sharding_of(leaf: PyTree) -> jax.sharding.Sharding:
     """Where a target says that its array lies; the first device where it says nothing."""
-    sharding = getattr(leaf, "sharding", None)
-    return sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _check_shape_dtype(name: str, saved: jax.ShapeDtypeStruct, target: jax.ShapeDtypeStruct) -> None:
@@ -122,6 +128,8 @@ def _utf8_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | None = None) -> None:
     """Writes a state; the folder appears completely or not at all.
 
+    Several processes of jax.distributed all call it, and each writes its part; process 0 completes the folder.
+
     Args:
       path: a folder, replaced if it exists.
       state: a pytree of arrays, numbers and typed PRNG keys; its dtypes become JAX's.
@@ -134,7 +142,8 @@ def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | N
 
     path = pathlib.Path(path).absolute()
     arrays = {name: _to_host(leaf) for name, leaf in _to_arrays(state).items()}
-    tmp_name = f".{path.name}.{os.getpid()}"
+    one_process = jax.process_count() == 1
+    tmp_name = f".{path.name}.{os.getpid() if one_process else 0}"  # the same in all
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         free_bytes = shutil.disk_usage(path.parent).free
@@ -147,8 +156,10 @@ def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | N
                     checkpointer.save(target, arrays, force=True)
                 break
             except TimeoutError:  # orbax waits by the wall clock, which may have been set
-                if attempt:
+                if attempt or not one_process:
                     raise
+        if jax.process_index():
+            return
         manifest = {"format": FORMAT, "metadata": metadata or {}, "files": _digests(tmp), "keys": _key_impls(state)}
         (tmp / MANIFEST).write_text(json.dumps(manifest | {"sha256": _manifest_digest(manifest)}) + "\n")
         _sync(tmp)
@@ -218,11 +229,9 @@ def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
 
     path = pathlib.Path(path).absolute()
     manifest = _read_manifest(path)
-    shapes = jax.eval_shape(_to_arrays, target)
-    shardings = [_sharding_of(leaf) for leaf in jax.tree.leaves(target)]
     arrays = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-        for (name, leaf), sharding in zip(shapes.items(), shardings, strict=True)
+        name: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=_sharding_of(leaf))
+        for (name, shape), leaf in zip(jax.eval_shape(_to_arrays, target).items(), jax.tree.leaves(target), strict=True)
     }
     try:
         if manifest["keys"] != (impls := _key_impls(target)):
@@ -270,6 +279,8 @@ class Checkpoints:
         """
         self.wait()
         self.future = self.thread.submit(self._write, jax.tree.map(_copy, state), metadata)
+        if jax.process_count() > 1:  # orbax computes on all devices too, which must not meet a step on its way
+            self.wait()
 
     def wait(self) -> None:
         """Waits for the state that is being written.

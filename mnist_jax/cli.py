@@ -22,6 +22,7 @@ from mnist_jax.files import expand_user, make_new_folder, read_json, remove_if_e
 from mnist_jax.flags import add_dashes, define_flags, explicit_values, format_help, parse_flags
 from mnist_jax.options import RunOptions
 from mnist_jax.process import exit_on_signals, ignore_signals
+from mnist_jax.supervisor import is_supervised, show_signs_of_life, supervise
 
 T = TypeVar("T")
 
@@ -214,7 +215,8 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = add_dashes(record.getMessage(), self.flag_names)
-        return f"warning: {message}" if record.levelno > logging.INFO else message
+        prefix = {logging.WARNING: "warning: ", logging.ERROR: "error: "}.get(record.levelno, "")
+        return f"{prefix}{message}"
 
 
 def _log_to_stderr(level: int, flag_names: Iterable[str]) -> None:
@@ -237,11 +239,18 @@ def main(experiment: Experiment, doc: str | None) -> None:
         reject_positionals(positional)
         chosen: dict[str, Value] = {"plots": sys.stderr.isatty(), **explicit_values(values, TrainFlags())}
         given = TrainFlags(**chosen)
+        if given.restarts and not is_supervised():
+            supervise(given.restarts)
+        show_signs_of_life()
+        if given.coordinator and not given.workdir:
+            raise ConfigError("workdir=: several processes need one that all of them share; name it")
         config = _read_config(given.config, experiment.config) if given.config else experiment.config
         explicit = explicit_values(values, config)
         changed = experiment.with_config(dataclasses.replace(config, **explicit))
         _log_to_stderr(logging.WARNING if given.quiet else logging.INFO, values)
         logging.getLogger("mnist_jax").info("starting JAX")  # which may take some seconds
+
+        import jax
 
         from mnist_jax.devices import enable_compilation_cache
         from mnist_jax.report import format_headline, format_seconds
@@ -256,6 +265,8 @@ def main(experiment: Experiment, doc: str | None) -> None:
             result = run(experiment.with_config(config), workdir, given, **explicit)
         finally:
             cleanup()
+        if given.coordinator and jax.process_index():
+            return
         print(f"Results: {workdir}")
         print(format_seconds(result.record["seconds"]))
         print(format_headline(result.record))

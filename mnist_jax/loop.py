@@ -12,6 +12,7 @@ import numpy as np
 from mnist_jax.config import Config
 from mnist_jax.errors import DivergedError, InterruptedRunError
 from mnist_jax.metrics import compute, sum_over_steps
+from mnist_jax.processes import Processes
 from mnist_jax.programs import Programs
 from mnist_jax.resume import metrics_of
 from mnist_jax.types import Metrics, Record, TrainState
@@ -110,7 +111,7 @@ def _check_finite(run: SeedRun, config: Config) -> None:
     if len(bad):
         what = f"the loss became {losses[bad[0]]} in epoch {epoch}, at step {(epoch - 1) * size + bad[0] + 1}"
     elif run.is_epoch_end and not all(
-        np.isfinite(leaf).all() for leaf in jax.device_get(jax.tree.leaves(run.state.params))
+        np.isfinite(part.data).all() for leaf in jax.tree.leaves(run.state.params) for part in leaf.addressable_shards
     ):
         what = f"a parameter is no longer finite after epoch {epoch}"
     else:
@@ -140,6 +141,7 @@ def train_seed(
     hooks: Sequence[Hook],
     checkpoint_every: int,
     stop_signal: Callable[[], int],
+    processes: Processes,
 ) -> None:
     """Trains a seed to its end.
 
@@ -150,6 +152,7 @@ def train_seed(
       hooks: called after each chunk of steps, which ends at the latest at an epoch's end or a checkpoint.
       checkpoint_every: steps between checkpoints, at which a chunk ends; 0 for none inside an epoch.
       stop_signal: returns the number of a signal that asks to stop, or 0.
+      processes: that train together; they agree on signals and on where a chunk ends.
 
     Raises:
       DivergedError: a loss or parameter is no longer finite.
@@ -165,6 +168,7 @@ def train_seed(
         if checkpoint_every:
             end_step = min(end_step, start_step + checkpoint_every - run.step % checkpoint_every)
         start = time.perf_counter()
+        processes.advance()
         run.state, chunk_metrics = jax.block_until_ready(programs.train(run.state, start_step, end_step))
         elapsed = time.perf_counter() - start
         # At most ten times as many steps as before: the first ones may be quicker than the rest.
@@ -178,7 +182,9 @@ def train_seed(
             _check_finite(run, config)
         if run.is_epoch_end:
             _finish_epoch(run, programs, config)
-        run.signal = stop_signal()  # once, so that the checkpoint of this step is the one that the message names
+        # Once, so that the checkpoint of this step is the one that the message names.
+        agreed = processes.gather([stop_signal(), chunk_steps])
+        run.signal, chunk_steps = max(number for number, _ in agreed), agreed[0][1]
         for hook in hooks:
             hook(run)
         if run.signal:

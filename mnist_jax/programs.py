@@ -28,6 +28,7 @@ class Programs:
     train: Callable[[TrainState, int, int], tuple[TrainState, Metrics]]  # (state, start_step, end_step), of one epoch
     score: Callable[[str, TrainState], Scores]  # (split, state)
     predict: Callable[[str, TrainState], np.ndarray]  # (split, state) -> logits
+    fetch: Callable[[PyTree], PyTree]  # arrays of a state, wherever they lie -> NumPy arrays
     splits: tuple[str, ...]
     steps_per_epoch: int
     state_shapes: TrainState  # of jax.ShapeDtypeStruct
@@ -113,6 +114,7 @@ def compile_programs(experiment: Experiment, placement: Placement, deterministic
         train=train,
         score=lambda split, state: compute(jax.device_get(evaluations[split](state, *splits[split]))),
         predict=predict_split,
+        fetch=placement.fetch,
         splits=tuple(splits),
         steps_per_epoch=experiment.steps_per_epoch,
         state_shapes=state_shapes,

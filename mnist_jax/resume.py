@@ -13,6 +13,7 @@ from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.experiment import Experiment
 from mnist_jax.fields import flags_of
 from mnist_jax.optimizers import uses_total_steps
+from mnist_jax.processes import Processes
 from mnist_jax.programs import Programs
 from mnist_jax.report import versions
 from mnist_jax.types import Mean, Metrics, Record, TrainState
@@ -126,25 +127,41 @@ def _is_valid_metadata(metadata: Record, step: int, programs: Programs) -> bool:
 
 
 def _load(
-    workdir: pathlib.Path, path: pathlib.Path, programs: Programs, expected: dict[str, Record]
+    workdir: pathlib.Path, path: pathlib.Path, programs: Programs, expected: dict[str, Record], processes: Processes
 ) -> tuple[TrainState, Record] | None:
     """Reads a checkpoint; None with a warning where it is damaged, ConfigError where it is of another run."""
-    try:
-        metadata = read_metadata(path)
-        if not all(isinstance(metadata.get(name), dict) for name in expected):
-            raise DataError(f"{path}: no checkpoint of a run")
+
+    def read() -> Record | None:
+        try:
+            metadata = read_metadata(path)
+            if not all(isinstance(metadata.get(name), dict) for name in expected):
+                raise DataError(f"{path}: no checkpoint of a run")
+        except DataError as error:
+            _skip(error)
+            return None
         _check_same_run(workdir, path, metadata, programs, expected)
+        return metadata
+
+    if (metadata := processes.first(read)) is None:
+        return None
+    state = None
+    try:
         state = restore_state(path, programs.state_shapes)
         if not _is_valid_metadata(metadata, int(state.step), programs):
             raise DataError(f"{path}: no checkpoint of a run")
     except DataError as error:
-        logger.warning("%s: skipped", str(error).partition(";")[0])
-        return None
-    return state, metadata
+        _skip(error)
+        state = None
+    are_read = processes.gather(state is not None)
+    return (state, metadata) if state is not None and all(are_read) else None
+
+
+def _skip(error: DataError) -> None:
+    logger.warning("%s: skipped", str(error).partition(";")[0])
 
 
 def restore_latest(
-    workdir: pathlib.Path, seed: int, programs: Programs, expected: dict[str, Record]
+    workdir: pathlib.Path, seed: int, programs: Programs, expected: dict[str, Record], processes: Processes
 ) -> tuple[TrainState, Record] | None:
     """Restores a seed's newest undamaged checkpoint; damaged ones are named and skipped.
 
@@ -153,6 +170,7 @@ def restore_latest(
       seed: which seed.
       programs: of the experiment; the shapes that a state must have.
       expected: what the checkpoint's fingerprint must be.
+      processes: that restore it together; process 0 decides which.
 
     Returns:
       The state and the checkpoint's metadata, with `is_final` for the end of training; None where there is none.
@@ -162,14 +180,15 @@ def restore_latest(
     """
 
     def load(path: pathlib.Path) -> tuple[TrainState, Record] | None:
-        return _load(workdir, path, programs, expected)
+        return _load(workdir, path, programs, expected, processes)
 
     epochs = programs.experiment.config.epochs
     max_step = epochs * programs.steps_per_epoch
     folder, final_folder = checkpoint_folder(workdir, seed), final_state_folder(workdir, seed)
-    final = load(final_folder) if final_folder.exists() else None
+    final = load(final_folder) if processes.first(final_folder.exists) else None
     final_step = int(final[0].step) if final else -1
-    steps = Checkpoints(folder, max_to_keep=1).steps() if final_step < max_step else ()  # perhaps of a longer run
+    steps = processes.first(Checkpoints(folder, max_to_keep=1).steps)
+    steps = steps if final_step < max_step else []  # perhaps there are some of a longer run
     newest = next(filter(None, (load(folder / str(step)) for step in steps if step > final_step)), final)
     if newest is None:
         return None

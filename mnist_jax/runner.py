@@ -23,6 +23,7 @@ from mnist_jax.loop import Hook, SeedRun, should_stop, start_seed, train_seed
 from mnist_jax.options import RunOptions
 from mnist_jax.plots import save_run_plots
 from mnist_jax.process import defer_signals
+from mnist_jax.processes import Processes, join
 from mnist_jax.programs import Programs, compile_programs
 from mnist_jax.report import Progress, git_commit, summarize_runs, versions
 from mnist_jax.resume import fingerprint, restore_latest
@@ -80,20 +81,46 @@ def run(
       DivergedError: a loss or parameter became NaN or infinite; config.json and the epochs before it stay.
       InterruptedRunError: SIGTERM or SIGINT, after a checkpoint of the step it came in.
     """
-    clock = {"start": time.perf_counter()}
+    started = time.perf_counter()
     of_options = {name: fields.pop(name) for name in [*fields] if name in RunOptions.__dataclass_fields__}
     options = dataclasses.replace(options or RunOptions(), **of_options)
     experiment = experiment.with_config(config_from_dict(fields, experiment.config))
-    workdir, config = expand_user(workdir), experiment.config
-    seeds = range(config.seed, config.seed + config.num_seeds)
-    check_workdir(workdir, seeds, config.epochs, options.overwrite, options.resume)
+    config = experiment.config
+    processes = join(options)
+    with processes.taking_part():
+        seeds = range(config.seed, config.seed + config.num_seeds)
+        job = _Job(expand_user(workdir), seeds, config.epochs, options, processes, hooks)
+        return _run(experiment, job, "batch_size" not in fields, started)
+
+
+class _Job(NamedTuple):
+    """What the steps of a run share."""
+
+    workdir: pathlib.Path
+    seeds: range
+    epochs: int
+    options: RunOptions
+    processes: Processes
+    hooks: Sequence[Hook]
+
+    @property
+    def folder(self) -> tuple[pathlib.Path, range, int, bool, str]:
+        """What check_workdir and acquire_workdir take."""
+        return self.workdir, self.seeds, self.epochs, self.options.overwrite, self.options.resume
+
+
+def _run(experiment: Experiment, job: _Job, may_fit_batch: bool, started: float) -> RunResult:
+    clock, options, processes = {"start": started}, job.options, job.processes
+    processes.check_same(_settings(experiment, options))
+    processes.first(lambda: check_workdir(*job.folder))
     devices = choose_devices(options.platform)
     experiment.check()  # before the data are loaded, or downloaded
-    logger.info("loading %s", "the data set" if "dataset" in experiment.own_parts else config.dataset)
-    experiment = experiment if "batch_size" in fields else fit_batch(experiment)
+    logger.info("loading %s", "the data set" if "dataset" in experiment.own_parts else experiment.config.dataset)
+    experiment = fit_batch(experiment) if may_fit_batch else experiment
+    processes.check_same({"dataset": experiment.dataset.sha256})
     config = experiment.config
     placement = make_placement(devices, options.mesh, config.batch_size)
-    record = _describe(experiment, placement, workdir, options.deterministic)
+    record = _describe(experiment, placement, job)
     clock["load"] = time.perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(oom_as_config_error(config.batch_size))
@@ -101,13 +128,15 @@ def run(
         sizes = ", ".join(f"{len(split.rows):,} {name}" for name, split in experiment.split_rows.items())
         logger.info("compiling %s for %s (%s images)", config.name, placement.describe(), sizes)
         programs = compile_programs(experiment, placement, options.deterministic)
-        if options.summary and (tabulate := programs.components.model.tabulate):
+        if options.summary and processes.is_first and (tabulate := programs.components.model.tabulate):
             print(tabulate(jnp.zeros((1, *experiment.image_shape), jnp.float32)))
-        stack.enter_context(acquire_workdir(workdir, seeds, config.epochs, options.overwrite, options.resume))
+        if processes.is_first:
+            stack.enter_context(acquire_workdir(*job.folder))
+        processes.check_shared(job.workdir)
         expected = fingerprint(experiment, options.deterministic and placement.device.platform == "gpu")
-        restored = _restore_seeds(workdir, seeds, programs, options, expected)
+        restored = _restore_seeds(job, programs, expected)
         clock["compile"] = time.perf_counter()
-        seed_runs = _train_seeds(workdir, seeds, programs, restored, options, expected, hooks)
+        seed_runs = _train_seeds(job, programs, restored, expected)
         clock["train"] = time.perf_counter()
         logger.info("scoring")
         record["runs"] = [{"seed": one.seed, "steps": one.step, **programs.score_all(one.state)} for one in seed_runs]
@@ -115,11 +144,19 @@ def run(
         record["summary"] = summarize_runs(record["runs"])
         clock["score"] = time.perf_counter()
         if options.plots:
-            _plot(workdir, programs, seed_runs)
+            _plot(job, programs, seed_runs)
             clock["plots"] = time.perf_counter()
         record["seconds"] = _seconds(clock) | {"epochs": [s for one in seed_runs for s in one.epoch_seconds]}
-        _write_result(workdir, seed_runs, expected, record)
+        _write_result(job, seed_runs, expected, record)
     return RunResult(record["summary"], record, [one.state for one in seed_runs])
+
+
+def _settings(experiment: Experiment, options: RunOptions) -> Record:
+    """What must be the same in all processes; not where data lie."""
+    names = ("resume", "overwrite", "checkpoint_every", "max_to_keep", "mesh", "platform", "deterministic", "plots")
+    config = dataclasses.asdict(experiment.config)
+    config = {name: value for name, value in config.items() if name not in ("dataset", "data_dir")}
+    return {**config, **{name: getattr(options, name) for name in names}, "parts": experiment.own_parts}
 
 
 def fit_batch(experiment: Experiment) -> Experiment:
@@ -137,7 +174,7 @@ def _seconds(clock: dict[str, float]) -> Record:
     return {**phases, "total": times[-1] - times[0]}
 
 
-def _describe(experiment: Experiment, placement: Placement, workdir: pathlib.Path, deterministic: bool) -> Record:
+def _describe(experiment: Experiment, placement: Placement, job: _Job) -> Record:
     dataset, device = experiment.dataset, placement.device
     return {
         "experiment": experiment.config.name,
@@ -149,12 +186,13 @@ def _describe(experiment: Experiment, placement: Placement, workdir: pathlib.Pat
             "class_names": dataset.class_names,
             "image_shape": experiment.image_shape,
             "image_dtype": str(dataset.train_images.dtype),
-            **_relative_folder(experiment.config, workdir),
+            **_relative_folder(experiment.config, job.workdir),
         },
         "versions": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind, "cpu_count": os.cpu_count()},
         "mesh": str(placement),
-        "deterministic": deterministic,
+        "processes": job.processes.size,
+        "deterministic": job.options.deterministic,
         "commit": git_commit(),  # at the start: the files may change during the run
     }
 
@@ -167,98 +205,87 @@ def _relative_folder(config: Config, workdir: pathlib.Path) -> Record:
     return {}
 
 
-def _restore_seeds(
-    workdir: pathlib.Path, seeds: range, programs: Programs, options: RunOptions, expected: dict[str, Record]
-) -> dict[int, tuple[TrainState, Record]]:
-    found = {seed: restore_latest(workdir, seed, programs, expected) for seed in find_seeds(workdir, seeds)}
+def _restore_seeds(job: _Job, programs: Programs, expected: dict[str, Record]) -> dict[int, tuple[TrainState, Record]]:
+    workdir, processes = job.workdir, job.processes
+    seeds = processes.first(lambda: find_seeds(workdir, job.seeds))
+    found = {seed: restore_latest(workdir, seed, programs, expected, processes) for seed in seeds}
     restored = {seed: one for seed, one in found.items() if one is not None}
-    if options.resume == "required" and not restored:
+    if job.options.resume == "required" and not restored:
         raise ConfigError(f"resume=required: {workdir} holds no unfinished run that can be read; leave it out")
-    write_json(workdir / CONFIG, dataclasses.asdict(programs.experiment.config))
-    # Written again from the checkpoints' records, so that it holds each epoch once.
-    write_json(workdir / METRICS, *(record for _, metadata in restored.values() for record in metadata["records"]))
+    if processes.is_first:
+        write_json(workdir / CONFIG, dataclasses.asdict(programs.experiment.config))
+        # Written again from the checkpoints' records, so that it holds each epoch once.
+        write_json(workdir / METRICS, *(record for _, metadata in restored.values() for record in metadata["records"]))
     return restored
 
 
 def _train_seeds(
-    workdir: pathlib.Path,
-    seeds: range,
-    programs: Programs,
-    restored: dict[int, tuple[TrainState, Record]],
-    options: RunOptions,
-    expected: dict[str, Record],
-    hooks: Sequence[Hook],
+    job: _Job, programs: Programs, restored: dict[int, tuple[TrainState, Record]], expected: dict[str, Record]
 ) -> list[SeedRun]:
+    seeds = job.seeds
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    logger.info("training %s, writing %s", which, workdir)
+    logger.info("training %s, writing %s", which, job.workdir)
     seed_runs: list[SeedRun] = []
     for seed in seeds:
         one = start_seed(seed, programs, restored.pop(seed, None))
         if not should_stop(programs.experiment.config, one.records):
-            _train_seed(one, workdir, programs, options, expected, hooks)
+            _train_seed(one, job, programs, expected)
         elif not one.is_final:
-            _save_if_first(workdir, one, expected)
+            _save_if_first(job, one, expected)
         seed_runs.append(one)
     return seed_runs
 
 
-def _train_seed(
-    one: SeedRun,
-    workdir: pathlib.Path,
-    programs: Programs,
-    options: RunOptions,
-    expected: dict[str, Record],
-    hooks: Sequence[Hook],
-) -> None:
+def _train_seed(one: SeedRun, job: _Job, programs: Programs, expected: dict[str, Record]) -> None:
     if one.step:
         logger.info("seed %d: resuming from step %d", one.seed, one.step)
-    config = programs.experiment.config
-    checkpoints = Checkpoints(checkpoint_folder(workdir, one.seed), options.max_to_keep)
-    progress = Progress(config.epochs, options.quiet, initial=len(one.records), seed=one.seed)
+    config, options, is_first = programs.experiment.config, job.options, job.processes.is_first
+    checkpoints = Checkpoints(checkpoint_folder(job.workdir, one.seed), options.max_to_keep)
+    progress = Progress(config.epochs, options.quiet or not is_first, initial=len(one.records), seed=one.seed)
     all_hooks = [
-        *hooks,
-        append_metrics(workdir),
-        report_progress(progress),
+        *job.hooks,
+        *([append_metrics(job.workdir), report_progress(progress)] if is_first else []),
         save_checkpoints(checkpoints, expected, options.checkpoint_every),
     ]
     # Signals are deferred only while there is something to save: elsewhere, they may end the process at once.
     with defer_signals() as stop_signal, contextlib.closing(checkpoints), progress:
         one.is_final = False
         try:
-            train_seed(one, programs, config, all_hooks, options.checkpoint_every, stop_signal)
+            train_seed(one, programs, config, all_hooks, options.checkpoint_every, stop_signal, job.processes)
         except InterruptedRunError as error:
-            error.args = (f"{error}; to resume, run the same again with workdir={workdir}",)
+            error.args = (f"{error}; to resume, run the same again with workdir={job.workdir}",)
             raise
         checkpoints.wait()
-        _save_if_first(workdir, one, expected)
+        _save_if_first(job, one, expected)
 
 
-def _save_if_first(workdir: pathlib.Path, one: SeedRun, expected: dict[str, Record]) -> None:
+def _save_if_first(job: _Job, one: SeedRun, expected: dict[str, Record]) -> None:
     """Saves a final state, but leaves one that is there to its result for as long as that is there."""
-    if not final_state_folder(workdir, one.seed).exists():
-        save_final_state(workdir, one, expected)
+    if not job.processes.first(final_state_folder(job.workdir, one.seed).exists):
+        save_final_state(job.workdir, one, expected)
 
 
-def _plot(workdir: pathlib.Path, programs: Programs, seed_runs: Sequence[SeedRun]) -> None:
+def _plot(job: _Job, programs: Programs, seed_runs: Sequence[SeedRun]) -> None:
     state, dataset = seed_runs[0].state, programs.experiment.dataset
     records = [record for one in seed_runs for record in one.records]
     name = f"{programs.experiment.config.name} on {dataset.name.rpartition('/')[2]}"
+    logits = programs.predict("test", state)
+    params, model_state = programs.fetch((state.params, state.model_state))
 
     def apply(params: PyTree, images: Array) -> Array:
-        variables = {"params": params, **state.model_state}
+        variables = {"params": params, **model_state}
         outputs, _ = programs.components.model.apply(variables, jnp.asarray(images), train=False, rngs=None, mask=None)
         return outputs[0] if isinstance(outputs, tuple) else outputs
 
-    logits = programs.predict("test", state)
-    save_run_plots(workdir, records, dataset, logits, jax.device_get(state.params), name, apply)
+    if job.processes.is_first:
+        save_run_plots(job.workdir, records, dataset, logits, params, name, apply)
 
 
-def _write_result(
-    workdir: pathlib.Path, seed_runs: Sequence[SeedRun], expected: dict[str, Record], record: Record
-) -> None:
+def _write_result(job: _Job, seed_runs: Sequence[SeedRun], expected: dict[str, Record], record: Record) -> None:
     """Writes the result last; of one with fewer epochs, everything is left in its place until then."""
     for one in seed_runs:
         if not one.is_final:  # in the place of one that _save_if_first left
-            save_final_state(workdir, one, expected)
-    write_json(workdir / METRICS, *(record for one in seed_runs for record in one.records))  # in the seeds' order
-    write_json(workdir / RESULT, record)
+            save_final_state(job.workdir, one, expected)
+    if job.processes.is_first:
+        write_json(job.workdir / METRICS, *(record for one in seed_runs for record in one.records))  # by seed
+        write_json(job.workdir / RESULT, record)

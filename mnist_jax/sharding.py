@@ -138,6 +138,19 @@ class Placement:
             shapes,
         )
 
+    def fetch(self, tree: PyTree) -> PyTree:
+        """Collects arrays, wherever they lie; all processes must call it.
+
+        Args:
+          tree: of arrays on the mesh.
+
+        Returns:
+          NumPy arrays.
+        """
+        if self.mesh:
+            tree = jax.jit(lambda tree: tree, out_shardings=self.sharding())(tree)
+        return jax.device_get(tree)
+
     def put_rows(self, array: np.ndarray, rows: np.ndarray) -> jax.Array:
         """Puts rows of an array on the devices, each holding its part of them; a process reads only its own.
 

@@ -11,11 +11,11 @@ import pytest
 LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
     {"errors", "files", "console", "process"},
-    {"types", "fields", "idx", "layers", "matmul", "workdir"},
+    {"types", "fields", "idx", "layers", "matmul", "workdir", "channel", "supervisor"},
     {"sharding"},
     {"config", "flags", "kernels", "options", "batches", "checkpoint", "adapters", "first_layer"},
     {"models", "losses", "metrics", "optimizers", "augment", "devices", "plots", "report"},
-    {"gradients", "lecture", "pictures", "likeness"},
+    {"gradients", "lecture", "pictures", "likeness", "processes"},
     {"readers"},
     {"train", "evaluation", "parts", "datasets"},
     {"experiment"},

@@ -31,6 +31,7 @@ from mnist_jax.loaded_run import load_run
 from mnist_jax.loop import best_step, should_stop, start_seed
 from mnist_jax.pictures.reading import read_pictures
 from mnist_jax.plots import learning_curves
+from mnist_jax.processes import Processes
 from mnist_jax.programs import compile_programs
 from mnist_jax.resume import fingerprint, restore_latest
 from mnist_jax.runner import run
@@ -223,7 +224,7 @@ def test_checkpoint_metadata(unfinished, data):
     before = (checkpoint / MANIFEST).read_text()
     try:
         update_manifest(checkpoint, metadata=data.draw(changed_json(json.loads(before)["metadata"])))
-        restored = restore_latest(workdir, 7, programs, expected)
+        restored = restore_latest(workdir, 7, programs, expected, Processes())
     except ConfigError as error:
         assert "\n" not in str(error)
     else:
