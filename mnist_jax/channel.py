@@ -1,12 +1,10 @@
-"""Lines of JSON between the processes of a run: who is there, what they agree on, and who was lost.
+"""Lines of JSON between the processes of a run: what they agree on, and which of them was lost.
 
-Process 0 listens at the coordinator's address, and every other process is connected to it. Nothing of JAX is used: its
-own service ends a process with pages of stack traces as soon as another one is missing, or waits for minutes.
-Whoever can connect is trusted, as by JAX: use it inside a private network.
+Every other process is connected to process 0. Nothing of JAX is used: its own service ends a process with pages of
+stack traces as soon as another one is missing, or waits for minutes.
 """
 
 import contextlib
-import errno
 import json
 import socket
 import threading
@@ -14,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mnist_jax.errors import ConfigError
 from mnist_jax.files import Json
 
 BEAT_SECONDS = 1.0
@@ -33,7 +30,7 @@ class Connection:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket, self.file, self.lock = connected, connected.makefile("rb"), threading.Lock()
         self.heard = time.monotonic()
-        self.position = (0, 0.0)  # how far the other process is, and for how many seconds it has been there
+        self.position = [0, 0], 0.0  # how far the other process is, and for how many seconds it has been there
         self.said_bye, self.is_open = False, True
 
     def send(self, *message: Json) -> None:
@@ -54,130 +51,6 @@ class Connection:
         return message
 
 
-def _split_address(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
-        raise ConfigError(f"coordinator={address}: must be HOST:PORT of process 0, or auto")
-    return host.strip("[]"), int(port)
-
-
-def _listen(address: str) -> socket.socket:
-    host, port = _split_address(address)
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server(("", port), family=family, backlog=1024)
-    except OSError as error:
-        why = "the port is in use; choose another" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise ConfigError(f"coordinator={address}: can't listen there: {why}") from None
-
-
-def _refusal(hello: Json, size: int, versions: Json, there: Any) -> str:
-    """Why a process can't take part; empty where it can."""
-    if (
-        not isinstance(hello, dict)
-        or type(hello.get("index")) is not int
-        or not isinstance(hello.get("versions"), dict)
-    ):
-        return "coordinator: something else than a process of this run connected"
-    index = hello["index"]
-    if hello.get("size") != size:
-        return f"num_processes={hello.get('size')}: of process {index}, but {size} of process 0; they must be the same"
-    if index in there or index == 0:
-        return f"process_id={index}: of two processes; each needs its own, from 0 to {size - 1}"
-    for name in {**versions, **hello["versions"]}:
-        one, other = hello["versions"].get(name), versions.get(name)
-        if one != other:
-            return f"process {index} has {name} {one}, process 0 has {other}; install the same versions"
-    return ""
-
-
-def accept(address: str, size: int, versions: Json, timeout: float, welcome: Json) -> dict[int, Connection]:
-    """Waits, as process 0, for all others.
-
-    Args:
-      address: HOST:PORT to listen at.
-      size: number of processes.
-      versions: what must be the same in all of them.
-      timeout: seconds to wait.
-      welcome: what to send to each, once all are there.
-
-    Returns:
-      From the other processes' numbers to their connections.
-
-    Raises:
-      ConfigError: the port is in use, some did not come, or one does not fit; those that came are told.
-    """
-    there: dict[int, Connection] = {}
-    deadline = time.monotonic() + timeout
-    with _listen(address) as listener:
-        while len(there) < size - 1:
-            listener.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                connected, _ = listener.accept()
-                connected.settimeout(10)
-                newcomer = Connection(connected)
-                hello = newcomer.receive()[0]
-            except TimeoutError:
-                missing = ", ".join(str(index) for index in range(1, size) if index not in there)
-                reason = f"coordinator={address}: process {missing} did not come within {timeout:g} s"
-            except EOFError:  # a port scanner
-                continue
-            else:
-                reason = _refusal(hello, size, versions, there)
-                there[hello["index"] if not reason else -1] = newcomer
-            if reason:
-                for other in there.values():
-                    other.send("refused", reason)
-                raise ConfigError(reason)
-    for other in there.values():
-        other.socket.settimeout(None)
-        other.send("welcome", welcome)
-    return there
-
-
-def connect(address: str, index: int, size: int, versions: Json, timeout: float) -> tuple[Connection, Any]:
-    """Connects to process 0, and waits until all are there.
-
-    Args:
-      address: HOST:PORT where it listens.
-      index: of this process.
-      size: number of processes.
-      versions: what must be the same in all of them.
-      timeout: seconds to wait.
-
-    Returns:
-      The connection, and what process 0 sends to all.
-
-    Raises:
-      ConfigError: it does not answer, or refuses.
-    """
-    host, port = _split_address(address)
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            connection = Connection(socket.create_connection((host, port), timeout=3))
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                why = error.strerror or str(error)
-                raise ConfigError(
-                    f"coordinator={address}: no answer within {timeout:g} s ({why}); is process 0 running there?"
-                ) from None
-            time.sleep(0.2)
-    connection.send({"index": index, "size": size, "versions": versions})
-    connection.socket.settimeout(max(deadline - time.monotonic(), 1) + 10)  # process 0 gives up first
-    try:
-        kind, value = connection.receive()
-    except (EOFError, ValueError):
-        raise ConfigError(
-            f"coordinator={address}: what listens there is no process 0 of such a run, or it ended"
-        ) from None
-    if kind != "welcome":
-        raise ConfigError(str(value))
-    connection.socket.settimeout(None)
-    return connection, value
-
-
 class Channel:
     """The connections of a process to the others, while they work together."""
 
@@ -194,7 +67,7 @@ class Channel:
         self.on_failure = on_failure
         self.is_active = True  # whether the others need this process
         self.has_failed = self.has_failed_itself = False
-        self.position, self.since = 0, time.monotonic()
+        self.position, self.since = [0, 0], time.monotonic()  # calls of gather, and of advance since then
         self._lock = threading.Lock()
         self._changed = threading.Condition()
         self._values: dict[int, dict[int, Json]] = {}
@@ -206,12 +79,12 @@ class Channel:
 
     def advance(self) -> None:
         """Notes that this process goes on."""
-        self.position, self.since = self.position + 1, time.monotonic()
+        self.position, self.since = [self._calls, self.position[1] + 1], time.monotonic()
 
     def gather(self, value: Json) -> list[Any]:
         """Waits until every process has called this as often, and returns all their values, in their order."""
-        self.advance()
         call, self._calls = self._calls, self._calls + 1
+        self.position, self.since = [self._calls, 0], time.monotonic()
         if self.index:
             self.connections[0].send("value", call, value)
         else:
@@ -301,7 +174,10 @@ class Channel:
         positions |= {other: one.position for other, one in self.connections.items()}
         if min(seconds for _, seconds in positions.values()) > self.stall_seconds:
             last = min(positions, key=lambda index: positions[index][0])
-            self._give_up(f"process {last} has not gone on for {self.stall_seconds:g} s", LOST)
+            are_alike = all(position == positions[last][0] for position, _ in positions.values())
+            who = "no process" if are_alike else f"process {last}"
+            not_ = "" if are_alike else "not "
+            self._give_up(f"{who} has {not_}gone on for {self.stall_seconds:g} s", LOST)
 
     def _give_up(self, reason: str, status: int) -> None:
         with self._lock:

@@ -166,6 +166,8 @@ def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | N
         _remove(path)
         tmp.rename(path)
     except Exception as error:  # orbax raises many kinds, over many lines
+        if not (one_process or isinstance(error, OSError)):
+            raise  # another process was lost
         for leftover in path.parent.glob(f"{tmp_name}.*"):
             _remove(leftover)
         reason = getattr(error, "strerror", None) or summarize_exception(error).rpartition(": ")[2]
@@ -245,6 +247,8 @@ def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
                 _check_shape_dtype(name, saved_shape, arrays[name])
             saved = checkpointer.restore(source, arrays)
     except Exception as error:  # orbax raises many kinds, over many lines
+        if jax.process_count() > 1:
+            raise  # another process was lost, as what is damaged was found before
         raise DataError(f"{path}: not a checkpoint of this network ({summarize_exception(error)})") from None
     leaves = [
         jax.random.wrap_key_data(array, impl=impls.pop(0)) if _is_key(leaf) else array

@@ -14,7 +14,7 @@ from absl import logging as absl_logging
 from absl.flags import FlagValues
 
 from mnist_jax.config import Config, config_from_dict
-from mnist_jax.console import tolerant_output
+from mnist_jax.console import silence_native_code, tolerant_output
 from mnist_jax.errors import ConfigError, InterruptedRunError, MnistJaxError, summarize_exception
 from mnist_jax.experiment import Experiment
 from mnist_jax.fields import Flag, Value, flag_field, validate_fields
@@ -45,6 +45,8 @@ def _run(
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)  # where it is empty, libraries write to /.cache
     exit_on_signals()
+    if _peek("coordinator"):
+        silence_native_code()
     absl_logging.set_verbosity(absl_logging.FATAL)  # libraries log what we report in one line
     values, by_group = define_flags(holders, hidden_groups)
     try:

@@ -46,6 +46,24 @@ def _open_missing_descriptors() -> None:
     os.close(descriptor)
 
 
+def silence_native_code() -> None:
+    """Gives Python's own output other descriptors, and lets what C++ code writes to 1 and 2 get lost.
+
+    Of several processes, those that remain where one was lost report that over pages. Where NCCL or JAX are asked to
+    report, by NCCL_DEBUG or JAX_DISTRIBUTED_DEBUG, nothing is silenced.
+    """
+    if {"NCCL_DEBUG", "JAX_DISTRIBUTED_DEBUG"} & os.environ.keys():
+        return
+    _open_missing_descriptors()
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if (stream := getattr(sys, name)) is not None:
+            stream.flush()
+            setattr(sys, name, open(os.dup(descriptor), "w", encoding=stream.encoding, buffering=1))  # noqa: SIM115
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
 @contextlib.contextmanager
 def tolerant_output() -> Iterator[None]:
     """Makes stdout and stderr never raise: closed pipes, full disks, closed descriptors, characters they can't encode.

@@ -29,7 +29,8 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np
       max_bytes: the largest size that its header may state.
 
     Returns:
-      Array of rank 1 to 4 in the file's type: [N, H, W] or [N, H, W, C] for images, [N] for labels.
+      Array of rank 1 to 4 in the file's type: [N, H, W] or [N, H, W, C] for images, [N] for labels. A file of bytes
+      that is not gzipped is mapped, not read: only the rows that are used take memory.
 
     Raises:
       DataError: the file is missing, truncated, not IDX, or does not hold what its header states. Memory is
@@ -61,6 +62,10 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np
                     f"{path}: its header states {expected_bytes} bytes of shape {shape}; the limit is {max_bytes}"
                 )
             max_uncompressed = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
+            start = len(magic) + len(header)
+            if not is_gzip and expected_bytes and path.stat().st_size == start + expected_bytes:
+                mapped = np.memmap(path, dtype, "r", start, shape)
+                return np.asarray(mapped).astype(dtype.newbyteorder("="), copy=False)
             content = file.read(expected_bytes + 1) if expected_bytes <= max_uncompressed else b""
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None

@@ -186,6 +186,7 @@ def train_seed(
         agreed = processes.gather([stop_signal(), chunk_steps])
         run.signal, chunk_steps = max(number for number, _ in agreed), agreed[0][1]
         for hook in hooks:
+            processes.advance()
             hook(run)
         if run.signal:
             error = InterruptedRunError(

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -53,8 +54,9 @@ def exit_on_signals(advice: str = "", cleanup: Callable[[], None] = lambda: None
         try:
             cleanup()
             line = f"stopped by {signal.Signals(number).name}{advice}\n"
-            start = "\r" if os.isatty(2) else ""  # a terminal shows ^C
-            os.write(2, f"{start}{line}".encode(errors="backslashreplace"))
+            stderr = sys.stderr.fileno() if sys.stderr else 2
+            start = "\r" if os.isatty(stderr) else ""  # a terminal shows ^C
+            os.write(stderr, f"{start}{line}".encode(errors="backslashreplace"))
         finally:  # the line may be lost, the signal may not
             os._exit(128 + number)
 

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 import jax
 
-from mnist_jax.channel import LOST, Channel, accept, connect
+from mnist_jax.channel import LOST, Channel
 from mnist_jax.errors import ConfigError, MnistJaxError, summarize_exception
 from mnist_jax.files import Json
 from mnist_jax.options import RunOptions
+from mnist_jax.rendezvous import accept, connect
 from mnist_jax.report import versions
 
 logger = logging.getLogger("mnist_jax")
@@ -33,13 +34,9 @@ _joined: "list[Processes]" = []  # at most one, as of JAX's own processes, which
 class Processes:
     """The processes of a run, as one of them sees them; by default it is alone."""
 
-    def __init__(self, channel: Channel | None = None):
-        """Takes the channel to the others."""
-        self.channel = channel
-        self.index = channel.index if channel else 0
-        self.size = (
-            len(channel.connections) + 1 if channel and not self.index else jax.process_count() if channel else 1
-        )
+    def __init__(self, channel: Channel | None = None, size: int = 1):
+        """Takes the channel to the others, and their number with this one."""
+        self.channel, self.size, self.index = channel, size, channel.index if channel else 0
 
     @property
     def is_first(self) -> bool:
@@ -116,7 +113,9 @@ class Processes:
         except BaseException as error:
             is_ours = isinstance(error, MnistJaxError)
             if not is_ours:
-                time.sleep(2)  # if it follows from the loss of another process, the channel ends this one meanwhile
+                time.sleep(2)  # if it follows from the loss of another process, the channel ends this one
+                while self.channel.has_failed:
+                    time.sleep(1)
             status = error.exit_status if isinstance(error, MnistJaxError) else UNEXPECTED
             reason = str(error) if is_ours else f"{type(error).__name__}: {summarize_exception(error)}"
             self.channel.fail(f"process {self.index}: {reason}", status)
@@ -135,26 +134,12 @@ def _end(status: int) -> None:
 
 
 def _on_failure(channel: Channel, reason: str, status: int) -> None:
-    if channel.connections.get(0) is None or channel.connections[0].is_open:
+    if status != LOST:
         time.sleep(0.5)  # this process may be about to say the same by itself
     if not channel.has_failed_itself:
         logger.error("%s", reason)
         channel.wait_for_the_others(2)
         _end(status)
-
-
-@contextlib.contextmanager
-def _without_stdout() -> Iterator[None]:
-    """Silences C++ code that writes to standard output, as Gloo does of its connections."""
-    sys.stdout.flush()
-    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(null)
 
 
 def _find_cluster(options: RunOptions) -> tuple[str, int, int, Any]:
@@ -221,20 +206,16 @@ def join(options: RunOptions) -> Processes:
     try:
         with contextlib.suppress(AttributeError):  # of a version without this service, which only makes noise here
             jax.config.update("jax_enable_preemption_service", False)
-        with _without_stdout():
-            jax.distributed.initialize(
-                f"{host}:{port}",
-                size,
-                index,
-                local_device_ids=devices,
-                cluster_detection_method="deactivate",
-                initialization_timeout=int(timeout),
-                heartbeat_timeout_seconds=100,  # ours are quicker, and end a process in one line
-                shutdown_timeout_seconds=30,
-            )
-            if options.platform:
-                jax.config.update("jax_platforms", options.platform)
-            _meet()
+        jax.distributed.initialize(
+            f"{host}:{port}",
+            size,
+            index,
+            local_device_ids=devices,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(timeout),
+            heartbeat_timeout_seconds=100,  # ours are quicker, and end a process in one line
+            shutdown_timeout_seconds=30,
+        )
     except Exception as error:
         reason = f"coordinator={address}: JAX's processes can't connect: {summarize_exception(error)}"
         channel.fail(reason, LOST)
@@ -243,16 +224,5 @@ def join(options: RunOptions) -> Processes:
     atexit.register(channel.close)
     if index:
         logger.setLevel(logging.WARNING)
-    _joined.append(Processes(channel))
+    _joined.append(Processes(channel, size))
     return _joined[0]
-
-
-def _meet() -> None:
-    """One sum over all devices, which makes the connections."""
-    import numpy as np
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-    devices = jax.devices()
-    rows = NamedSharding(Mesh(np.array(devices), "all"), PartitionSpec("all"))
-    ones = jax.make_array_from_callback((len(devices),), rows, lambda _: np.ones(1, np.int32))
-    assert int(jax.jit(jax.numpy.sum)(ones)) == len(devices)

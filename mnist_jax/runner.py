@@ -244,7 +244,8 @@ def _train_seed(one: SeedRun, job: _Job, programs: Programs, expected: dict[str,
     progress = Progress(config.epochs, options.quiet or not is_first, initial=len(one.records), seed=one.seed)
     all_hooks = [
         *job.hooks,
-        *([append_metrics(job.workdir), report_progress(progress)] if is_first else []),
+        append_metrics(job.workdir) if is_first else lambda run: None,
+        report_progress(progress),
         save_checkpoints(checkpoints, expected, options.checkpoint_every),
     ]
     # Signals are deferred only while there is something to save: elsewhere, they may end the process at once.

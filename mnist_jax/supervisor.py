@@ -12,7 +12,7 @@ import time
 from mnist_jax.process import NUMBERS
 
 CHILD = "MNIST_JAX_SUPERVISOR"  # in the environment of a command that is supervised: where to send signs of life
-_SILENCE_SECONDS = 60.0
+_SILENCE_SECONDS = 30.0
 _FINAL = (0, 1, 2)  # done, or an error of the user's, which the same command would make again
 
 
@@ -20,7 +20,7 @@ def supervise(restarts: int) -> None:
     """Runs this very command in a process of its own, and again as often as it was lost; ends with its exit status.
 
     It was lost where it was killed, where another process of its run was, after an error that is none of ours, and
-    where it sent no sign of life for a minute, as a stopped one. It resumes from its last checkpoint.
+    where it sent no sign of life for half a minute, as a stopped one. It resumes from its last checkpoint.
 
     Args:
       restarts: how many times at most.
@@ -41,7 +41,11 @@ def _run() -> int:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     command = ["-m", spec.name.removesuffix(".__main__")] if spec else [sys.argv[0]]
     child = subprocess.Popen(
-        [sys.executable, *command, *sys.argv[1:]], pass_fds=[theirs], env=os.environ | {CHILD: str(theirs)}
+        [sys.executable, *command, *sys.argv[1:]],
+        pass_fds=[theirs],
+        env=os.environ | {CHILD: str(theirs)},
+        stdout=sys.stdout.fileno(),
+        stderr=sys.stderr.fileno(),
     )
     os.close(theirs)
     for number in NUMBERS:

@@ -12,7 +12,7 @@ LIBRARY = pathlib.Path(__file__).parents[1] / "mnist_jax"
 LAYERS = [
     {"errors", "files", "console", "process"},
     {"types", "fields", "idx", "layers", "matmul", "workdir", "channel", "supervisor"},
-    {"sharding"},
+    {"sharding", "rendezvous"},
     {"config", "flags", "kernels", "options", "batches", "checkpoint", "adapters", "first_layer"},
     {"models", "losses", "metrics", "optimizers", "augment", "devices", "plots", "report"},
     {"gradients", "lecture", "pictures", "likeness", "processes"},
