@@ -6,21 +6,19 @@ digests nor the one rename, and deletes by age alone, where the best on validati
 """
 
 import concurrent.futures
-import contextlib
 import errno
 import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mnist_jax.errors import DataError, summarize_exception
-from mnist_jax.files import read_json
+from mnist_jax.files import read_json, utf8_path
 from mnist_jax.types import Array, PyTree, Record, TrainState
 from mnist_jax.workdir import is_disk_full
 
@@ -111,20 +109,6 @@ def _sync(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _utf8_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The path for orbax, whose C++ code takes only UTF-8: other folders by their descriptors, where there is /proc."""
-    try:
-        str(path).encode()
-        yield path
-    except UnicodeEncodeError:
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            yield pathlib.Path(f"/proc/self/fd/{descriptor}", path.name)
-        finally:
-            os.close(descriptor)
-
-
 def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | None = None) -> None:
     """Writes a state; the folder appears completely or not at all.
 
@@ -152,7 +136,7 @@ def save_state(path: str | os.PathLike[str], state: PyTree, metadata: Record | N
         for attempt in range(2):
             tmp = path.with_name(f"{tmp_name}.{attempt}")
             try:
-                with _utf8_path(tmp) as target, ocp.StandardCheckpointer() as checkpointer:
+                with utf8_path(tmp) as target, ocp.StandardCheckpointer() as checkpointer:
                     checkpointer.save(target, arrays, force=True)
                 break
             except TimeoutError:  # orbax waits by the wall clock, which may have been set
@@ -238,7 +222,7 @@ def restore_state(path: str | os.PathLike[str], target: PyTree) -> PyTree:
     try:
         if manifest["keys"] != (impls := _key_impls(target)):
             raise ValueError(f"its PRNG keys are {manifest['keys']}, expected {impls}")
-        with _utf8_path(path) as source, ocp.StandardCheckpointer() as checkpointer:
+        with utf8_path(path) as source, ocp.StandardCheckpointer() as checkpointer:
             saved_shapes = dict(checkpointer.metadata(source).item_metadata.tree)
             if saved_shapes.keys() != arrays.keys():
                 different = sorted(name[5:] for name in saved_shapes.keys() ^ arrays.keys())

@@ -9,6 +9,7 @@ import pathlib
 import re
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 Json: TypeAlias = Any  # what json.loads returns
@@ -103,6 +104,27 @@ def _nan_to_null(value: Json) -> Json:
     if isinstance(value, list | tuple):
         return [_nan_to_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def utf8_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path to C++ code that takes only UTF-8: other folders by their descriptors, where there is /proc.
+
+    Args:
+      path: the path; its folder must exist.
+
+    Yields:
+      The same, or a path in UTF-8 while the block lasts.
+    """
+    try:
+        str(path).encode()
+        yield path
+    except UnicodeEncodeError:
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            yield pathlib.Path(f"/proc/self/fd/{descriptor}", path.name)
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: pathlib.Path, *values: Json) -> None:

@@ -119,7 +119,9 @@ def test_one_device_has_the_program_without_a_mesh():
 
     def instructions(text):
         """Without the header, and where in the sources each instruction is from."""
-        lines = [re.sub(r", metadata=\{.*?\}|(?<=[a-z_])\.[\d.]+", "", line) for line in text.splitlines()[1:]]
+        lines = [
+            re.sub(r", metadata=\{.*?\}|, sharding=.*$|(?<=[a-z_])\.[\d.]+", "", line) for line in text.splitlines()[1:]
+        ]
         return [line for line in lines if line.startswith(("  ", "%", "ENTRY", "}"))]
 
     assert instructions(compiled_text("perceptron", "")) == instructions(lowered.compile().as_text())
