@@ -1,5 +1,6 @@
 """Many devices: each computes its part of a batch, and the numbers are those of one device."""
 
+import collections
 import functools
 import os
 import re
@@ -117,14 +118,11 @@ def test_one_device_has_the_program_without_a_mesh():
         jax.eval_shape(components.init, jax.random.key(7)), *jax.device_put(splits), np.int32(0), np.int32(0)
     )
 
-    def instructions(text):
-        """Without the header, and where in the sources each instruction is from."""
-        lines = [
-            re.sub(r", metadata=\{.*?\}|, sharding=.*$|(?<=[a-z_])\.[\d.]+", "", line) for line in text.splitlines()[1:]
-        ]
-        return [line for line in lines if line.startswith(("  ", "%", "ENTRY", "}"))]
+    def operations(text):
+        return collections.Counter(re.findall(r"= (\S+) ([\w-]+)\(", text))
 
-    assert instructions(compiled_text("perceptron", "")) == instructions(lowered.compile().as_text())
+    with_placement, without = operations(compiled_text("perceptron", "")), operations(lowered.compile().as_text())
+    assert with_placement == without and len(without) > 100
 
 
 def check_restore(folder):
