@@ -19,7 +19,7 @@ from mnist_jax.config import config_from_dict
 from mnist_jax.programs import compile_programs
 from mnist_jax.sharding import make_placement
 
-BATCH_SIZES = (25, 50, 100, 200, 400, 800, 1600, 3200, 6400)
+BATCH_SIZES = (25, 50, 100, 200, 400, 800, 1600)
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 EPOCHS = 25
 

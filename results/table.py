@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 FOLDER = pathlib.Path(__file__).parent
-PAGES = [FOLDER.parent / name for name in ("README.md", "docs/performance.md", "docs/predict.md", "docs/sweeps.md")]
+PAGES = [
+    FOLDER.parent / name
+    for name in ("README.md", "docs/performance.md", "docs/predict.md", "docs/scaling.md", "docs/sweeps.md")
+]
 MODELS = {
     "softmax": "softmax regression, 784-10",
     "perceptron": "perceptron, 784-784-10, the lecture's recipe",
@@ -25,7 +28,7 @@ def table_row(*cells: object) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def table_head(*titles: str) -> list[str]:
+def table_head(*titles: object) -> list[str]:
     return [table_row(*titles), "|---" * len(titles) + "|"]
 
 
@@ -118,6 +121,73 @@ def sweep_table() -> list[str]:
     return lines
 
 
+def device_table() -> list[str]:
+    """One row for each network and layout of devices and processes."""
+    lines = table_head("network", "processes", "devices", "seconds per epoch", "peak memory of a process", "difference")
+    for name, rows in load_benchmark("devices")["networks"].items():
+        for row in rows:
+            if "pinned" not in row:
+                seconds, memory = f"{row['seconds']:.2f}", f"{row['peak_memory_bytes'] / 2**20:.0f} MiB"
+                difference = f"{row['difference']:.0e}" if row["difference"] else "0"
+                lines.append(table_row(name, row["processes"], row["devices"], seconds, memory, difference))
+    return lines
+
+
+def collective_table() -> list[str]:
+    """Seconds of an all-reduce by its size, over two and four processes."""
+    by_count = {count: load_benchmark("devices")[f"collectives of {count}"] for count in (2, 4)}
+    lines = table_head("all-reduce of", "2 processes", "4 processes on 2 cores")
+    for size in filter(str.isdigit, by_count[2]):
+        lines.append(table_row(f"{int(size):,} bytes", *(f"{1e3 * one[size]:.2f} ms" for one in by_count.values())))
+    return lines
+
+
+# Of each network: bytes of its gradients, and how many small all-reduces a step needs beside those.
+_COMMUNICATION = {"perceptron": (4 * 623_290, 4), "cnn": (4 * 592_074, 4), "deep_cnn": (4 * 199_000, 15)}
+_STEPS = 3600 // 240
+
+
+def predict_epoch(network: str, processes: int) -> float:
+    """Predicts the seconds of an epoch from those of one core and the all-reduces of two processes."""
+    rows, measured = load_benchmark("devices")["networks"][network], load_benchmark("devices")["collectives of 2"]
+    compute = next(row["seconds"] for row in rows if "pinned" in row and row["processes"] == 1) / processes
+    if processes == 1:
+        return compute
+    latency, seconds_per_byte = measured["1024"] / 2, measured["16777216"] / 16777216
+    size, others = _COMMUNICATION[network]
+    hops, fraction = 2 * (processes - 1), 2 * (processes - 1) / processes
+    moved = fraction * (size + 240 * 784) * seconds_per_byte
+    return compute + _STEPS * ((others + 1) * hops * latency + moved)
+
+
+def scaling_table() -> list[str]:
+    """The model of an epoch, beside what was measured where it can be."""
+    counts = (1, 2, 8, 64, 1000)
+    lines = table_head("processes", *counts, "measured with 2")
+    for name, rows in load_benchmark("devices")["networks"].items():
+        measured = next(row["seconds"] for row in rows if "pinned" in row and row["processes"] == 2)
+        lines.append(table_row(name, *(f"{predict_epoch(name, count):.2f} s" for count in counts), f"{measured:.2f} s"))
+    return lines
+
+
+def batch_size_table() -> list[str]:
+    """Steps to the same validation loss by batch size."""
+    lines = table_head("batch size", "best learning rate", "steps", "images")
+    for row in load_benchmark("batch_size")["rows"]:
+        if row["steps"]:
+            images = row["steps"] * row["batch_size"]
+            lines.append(table_row(row["batch_size"], row["learning_rate"], f"{row['steps']:,}", f"{images:,}"))
+    return lines
+
+
+def storage_table() -> list[str]:
+    """Trials a second of a data base by the number of workers."""
+    lines = table_head("workers", "trials a second")
+    for row in load_benchmark("storage")["rows"][1:]:
+        lines.append(table_row(row["workers"], f"{row['per_second']:.0f}"))
+    return lines
+
+
 def format_measured(value: float | None, unit: str) -> str:
     if value is None:
         return "not measured"
@@ -164,6 +234,11 @@ def render(text: str) -> str:
         "no digits": picture_table("no digits", {"unsure or none found": 1, "sure": 2}),
         "ratios": speedup_table("cpu_tasks", "cpu_batches"),
         "sweeps": sweep_table(),
+        "devices": device_table(),
+        "collectives": collective_table(),
+        "scaling": scaling_table(),
+        "batch sizes": batch_size_table(),
+        "storage": storage_table(),
     }
     for name, lines in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
