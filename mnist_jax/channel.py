@@ -74,6 +74,7 @@ class Channel:
         self._gathered: dict[int, list[Any]] = {}
         self._calls = 0
         for other, connection in connections.items():
+            connection.heard = self.since  # it may have waited for the last process for long
             threading.Thread(target=self._listen, args=(other, connection), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
 

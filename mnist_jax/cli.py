@@ -239,8 +239,9 @@ def main(experiment: Experiment, doc: str | None) -> None:
 
     def train(values: FlagValues, positional: list[str]) -> None:
         reject_positionals(positional)
-        chosen: dict[str, Value] = {"plots": sys.stderr.isatty(), **explicit_values(values, TrainFlags())}
-        given = TrainFlags(**chosen)
+        chosen = explicit_values(values, TrainFlags())
+        draws = sys.stderr.isatty() and not chosen.get("coordinator")  # of several processes each has its own stderr
+        given = TrainFlags(**{"plots": draws, **chosen})
         if given.restarts and not is_supervised():
             supervise(given.restarts)
         show_signs_of_life()

@@ -48,6 +48,7 @@ def _run() -> int:
         stderr=sys.stderr.fileno(),
     )
     os.close(theirs)
+    signal.set_wakeup_fd(-1)  # where exit_on_signals would hear of them
     for number in NUMBERS:
         signal.signal(number, lambda number, _: child.send_signal(number))
     heard = time.monotonic()

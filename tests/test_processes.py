@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from mnist_jax.channel import SILENCE_SECONDS
+from mnist_jax.channel import SILENCE_SECONDS, Channel, Connection
 from mnist_jax.errors import ConfigError
 from mnist_jax.loaded_run import load_run
 from mnist_jax.rendezvous import accept, connect
@@ -198,6 +198,30 @@ def test_a_lost_process_is_started_again(start):
     assert run.wait() == [0, 0], run.errors()
     first, second = ((run.folder / f"{index}.err").read_text() for index in range(2))
     assert "process 1 was lost" in first and "resuming from step" in first and "restart 1 of 1" in second
+
+
+def test_a_supervised_run_stops_once_whoever_gets_the_signal(start):
+    run = start(1, *LONG, "--restarts=1")
+    run.wait_until_it_trains()
+    [child] = subprocess.run(["pgrep", "-P", str(run.processes[0].pid)], capture_output=True, text=True).stdout.split()
+    for pid in (int(child), run.processes[0].pid):  # as a batch system does
+        os.kill(pid, signal.SIGTERM)
+    assert run.wait() == [143]
+    assert run.errors()[0].startswith("stopped by SIGTERM, saved at step"), run.errors()
+
+
+def test_who_waited_long_for_the_last_process_is_not_silent():
+    failures = []
+    with socket.create_server(("localhost", 0)) as server:
+        other = socket.create_connection(server.getsockname())
+        connection = Connection(server.accept()[0])
+    connection.heard -= 1000
+    Channel(0, {1: connection}, 300.0, lambda channel, reason, status: failures.append(reason))
+    time.sleep(2.5)
+    assert failures == []
+    other.close()
+    time.sleep(0.5)
+    assert failures == ["process 1 was lost: it ended, or was killed"]
 
 
 @pytest.mark.parametrize(
