@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import time
 from typing import Any
 
 import numpy as np
+
+from mnist_jax.rendezvous import free_port
 
 Record = dict[str, Any]
 NETWORKS = {
@@ -37,48 +38,59 @@ BATCH_SIZE, EPOCHS = 240, 4
 
 
 def measure(flags: argparse.Namespace) -> None:
-    """Trains in this process, as one of several; process 0 writes what it measured."""
-    import jax
-    import jax.numpy as jnp
-
-    import mnist_jax as mj
+    """Measures in this process, as one of several; process 0 writes the record."""
     from mnist_jax.options import RunOptions
     from mnist_jax.processes import join
-    from mnist_jax.programs import compile_programs
-    from mnist_jax.sharding import make_placement
 
     several = {"coordinator": flags.coordinator, "num_processes": flags.processes, "process_id": flags.process_id}
     processes = join(RunOptions(**several if flags.processes > 1 else {}))
-    record: Record = {}
     with processes.taking_part():
-        if flags.network == "collectives":
-            mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-            rows, everywhere = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
-            total = jax.jit(lambda x: x.sum(axis=0), out_shardings=everywhere)
-            for size in SIZES:
-                shape = (jax.device_count(), size)
-                array = jax.make_array_from_callback(shape, rows, lambda _, size=size: np.ones((1, size), np.float32))
-                record[str(4 * size)] = min(_seconds(lambda array=array: total(array)) for _ in range(20))
-            matrix = jnp.ones((2048, 2048))
-            product = jax.jit(jnp.matmul)
-            record["gflops"] = 2 * 2048**3 / min(_seconds(lambda: product(matrix, matrix)) for _ in range(5)) / 1e9
-        else:
-            fields = {"dataset": flags.dataset, "batch_size": BATCH_SIZE, **NETWORKS[flags.network]}
-            experiment = mj.Experiment(flags.network, **fields)
-            programs = compile_programs(experiment, make_placement(jax.devices(), "", BATCH_SIZE))
-            state, seconds = programs.init(jax.random.key(7)), []
-            for epoch in range(EPOCHS):
-                start = time.perf_counter()
-                state, _ = jax.block_until_ready(programs.train(state, 0, programs.steps_per_epoch))
-                seconds.append(time.perf_counter() - start)
-                if not epoch:
-                    params = programs.fetch(state.params)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            record = {"seconds": statistics.median(seconds[1:]), "peak_memory_bytes": max(processes.gather(peak))}
-            if processes.is_first:
-                np.savez(flags.output / "params.npz", *jax.tree.leaves(params))
+        record = measure_collectives() if flags.network == "collectives" else measure_epochs(flags, processes)
         if processes.is_first:
             (flags.output / "record.json").write_text(json.dumps(record))
+
+
+def measure_collectives() -> Record:
+    """Times an all-reduce of each size, and a matrix product."""
+    import jax
+    import jax.numpy as jnp
+
+    record: Record = {}
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, everywhere = (jax.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
+    total = jax.jit(lambda x: x.sum(axis=0), out_shardings=everywhere)
+    for size in SIZES:
+        shape = (jax.device_count(), size)
+        array = jax.make_array_from_callback(shape, rows, lambda _, size=size: np.ones((1, size), np.float32))
+        record[str(4 * size)] = min(_seconds(lambda array=array: total(array)) for _ in range(20))
+    matrix = jnp.ones((2048, 2048))
+    product = jax.jit(jnp.matmul)
+    record["gflops"] = 2 * 2048**3 / min(_seconds(lambda: product(matrix, matrix)) for _ in range(5)) / 1e9
+    return record
+
+
+def measure_epochs(flags: argparse.Namespace, processes: Any) -> Record:
+    """Times epochs of a network; process 0 writes the parameters after the first one."""
+    import jax
+
+    import mnist_jax as mj
+    from mnist_jax.programs import compile_programs
+    from mnist_jax.sharding import make_placement
+
+    fields = {"dataset": flags.dataset, "batch_size": BATCH_SIZE, **NETWORKS[flags.network]}
+    experiment = mj.Experiment(flags.network, **fields)
+    programs = compile_programs(experiment, make_placement(jax.devices(), "", BATCH_SIZE))
+    state, seconds = programs.init(jax.random.key(7)), []
+    for epoch in range(EPOCHS):
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(programs.train(state, 0, programs.steps_per_epoch))
+        seconds.append(time.perf_counter() - start)
+        if not epoch:
+            params = programs.fetch(state.params)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if processes.is_first:
+        np.savez(flags.output / "params.npz", *jax.tree.leaves(params))
+    return {"seconds": statistics.median(seconds[1:]), "peak_memory_bytes": max(processes.gather(peak))}
 
 
 def _seconds(function: Any) -> float:
@@ -90,8 +102,7 @@ def _seconds(function: Any) -> float:
 def run_layout(network: str, dataset: str, devices: int, processes: int, folder: pathlib.Path, pin: bool) -> Record:
     """Runs a network on some devices of some processes; pin keeps each process on a core of its own."""
     folder.mkdir(parents=True)
-    with socket.create_server(("localhost", 0)) as server:
-        address = f"localhost:{server.getsockname()[1]}"
+    address = f"localhost:{free_port()}"
     argv = [sys.executable, "-m", "benchmarks.devices", f"--network={network}", f"--dataset={dataset}"]
     argv += [f"--coordinator={address}", f"--processes={processes}", f"--output={folder}"]
     env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}

@@ -176,9 +176,8 @@ class Channel:
         if min(seconds for _, seconds in positions.values()) > self.stall_seconds:
             last = min(positions, key=lambda index: positions[index][0])
             are_alike = all(position == positions[last][0] for position, _ in positions.values())
-            who = "no process" if are_alike else f"process {last}"
-            not_ = "" if are_alike else "not "
-            self._give_up(f"{who} has {not_}gone on for {self.stall_seconds:g} s", LOST)
+            what = "no process has gone on" if are_alike else f"process {last} has not gone on"
+            self._give_up(f"{what} for {self.stall_seconds:g} s", LOST)
 
     def _give_up(self, reason: str, status: int) -> None:
         with self._lock:

@@ -253,9 +253,8 @@ def main(experiment: Experiment, doc: str | None) -> None:
         _log_to_stderr(logging.WARNING if given.quiet else logging.INFO, values)
         logging.getLogger("mnist_jax").info("starting JAX")  # which may take some seconds
 
-        import jax
-
         from mnist_jax.devices import enable_compilation_cache
+        from mnist_jax.processes import join
         from mnist_jax.report import format_headline, format_seconds
         from mnist_jax.runner import run
 
@@ -268,7 +267,7 @@ def main(experiment: Experiment, doc: str | None) -> None:
             result = run(experiment.with_config(config), workdir, given, **explicit)
         finally:
             cleanup()
-        if given.coordinator and jax.process_index():
+        if not join(given).is_first:
             return
         print(f"Results: {workdir}")
         print(format_seconds(result.record["seconds"]))

@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 
+def _discard(descriptor: int) -> None:
+    """Lets what is written to a descriptor from now on go nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
 class _Stream:
     """A text stream that goes quiet at its first error; otherwise the stream that it stands for."""
 
@@ -24,9 +31,7 @@ class _Stream:
         except OSError as error:
             self.error = self.error or error
             # What is in its buffer, and what others write there, goes nowhere from now on.
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self.stream.fileno())
-            os.close(null)
+            _discard(self.stream.fileno())
 
     def write(self, text: str) -> int:
         self._try(self.stream.write, text)
@@ -59,9 +64,7 @@ def silence_native_code() -> None:
         if (stream := getattr(sys, name)) is not None:
             stream.flush()
             setattr(sys, name, open(os.dup(descriptor), "w", encoding=stream.encoding, buffering=1))  # noqa: SIM115
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, descriptor)
-        os.close(null)
+        _discard(descriptor)
 
 
 @contextlib.contextmanager

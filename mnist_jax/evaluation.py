@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mnist_jax.adapters import AnyModel, Model, as_model
-from mnist_jax.batches import batch_indices
+from mnist_jax.batches import batch_indices, num_batches
 from mnist_jax.errors import ArgumentError
 from mnist_jax.gradients import DEFAULT_METRICS, cast, check_lengths, to_float, to_float32
 from mnist_jax.metrics import batch_metrics, sum_over_steps
@@ -63,7 +63,7 @@ def make_eval_step(
 
 def _chunks(count: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
     shards = batch_shards()
-    size = -(-min(batch_size, max(count, 1)) // shards) * shards
+    size = num_batches(min(batch_size, max(count, 1)), shards) * shards
     return batch_indices(jnp.arange(count, dtype=jnp.int32), size)
 
 

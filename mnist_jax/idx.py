@@ -61,9 +61,9 @@ def read_idx(path: str | os.PathLike[str], max_bytes: int = MAX_IDX_BYTES) -> np
                 raise DataError(
                     f"{path}: its header states {expected_bytes} bytes of shape {shape}; the limit is {max_bytes}"
                 )
-            max_uncompressed = path.stat().st_size * (_DEFLATE_MAX_RATIO if is_gzip else 1)
-            start = len(magic) + len(header)
-            if not is_gzip and expected_bytes and path.stat().st_size == start + expected_bytes:
+            file_bytes, start = path.stat().st_size, len(magic) + len(header)
+            max_uncompressed = file_bytes * (_DEFLATE_MAX_RATIO if is_gzip else 1)
+            if not is_gzip and expected_bytes and file_bytes == start + expected_bytes:
                 mapped = np.memmap(path, dtype, "r", start, shape)
                 return np.asarray(mapped).astype(dtype.newbyteorder("="), copy=False)
             content = file.read(expected_bytes + 1) if expected_bytes <= max_uncompressed else b""

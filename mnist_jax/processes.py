@@ -10,7 +10,6 @@ import logging
 import os
 import pathlib
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from mnist_jax.channel import LOST, Channel
 from mnist_jax.errors import ConfigError, MnistJaxError, summarize_exception
 from mnist_jax.files import Json
 from mnist_jax.options import RunOptions
-from mnist_jax.rendezvous import accept, connect
+from mnist_jax.rendezvous import accept, connect, free_port
 from mnist_jax.report import versions
 
 logger = logging.getLogger("mnist_jax")
@@ -66,9 +65,10 @@ class Processes:
         Raises:
           ConfigError: in all of them; it names a process and in what it differs.
         """
-        for index, other in enumerate((all_of_them := self.gather(what))[1:], start=1):
-            for name in {**all_of_them[0], **other}:
-                one, another = all_of_them[0].get(name), other.get(name)
+        first, *others = self.gather(what)
+        for index, other in enumerate(others, start=1):
+            for name in {**first, **other}:
+                one, another = first.get(name), other.get(name)
                 if one != another:
                     raise ConfigError(
                         f"{name}: is {str(one)[:60]} in process 0, {str(another)[:60]} in process {index}; give all "
@@ -88,12 +88,12 @@ class Processes:
             return
         token = self.first(lambda: secrets.token_hex(8))
         path = workdir / f".{token}.json.0"  # removed with what a killed run left
-        self.first(lambda: path.write_text(token) and None)
+        self.first(path.touch)
         deadline = time.monotonic() + 10  # a network's file system shows new files late
         while not (sees_it := path.exists()) and time.monotonic() < deadline:
             time.sleep(0.2)
         sees = self.gather(sees_it)
-        self.first(lambda: path.unlink(missing_ok=True))
+        self.first(path.unlink)
         if not all(sees):
             raise ConfigError(
                 f"workdir={workdir}: process {sees.index(False)} does not see what process 0 writes there; choose a "
@@ -170,11 +170,6 @@ def _find_cluster(options: RunOptions) -> tuple[str, int, int, Any]:
     return address, size, index, devices
 
 
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        return server.getsockname()[1]
-
-
 def join(options: RunOptions) -> Processes:
     """Joins the processes of a run, before JAX uses a device.
 
@@ -197,7 +192,7 @@ def join(options: RunOptions) -> Processes:
     host = address.rpartition(":")[0]
     same, timeout = versions(), options.join_timeout
     if index == 0:
-        port = _free_port()
+        port = free_port()
         connections = accept(address, size, same, timeout, port)
     else:
         connection, port = connect(address, index, size, same, timeout)

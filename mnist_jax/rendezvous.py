@@ -6,7 +6,8 @@ Whoever can connect is trusted, as by JAX's own service: use it inside a private
 import errno
 import socket
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from mnist_jax.channel import Connection
 from mnist_jax.errors import ConfigError
@@ -30,6 +31,12 @@ def _listen(address: str) -> socket.socket:
         raise ConfigError(f"coordinator={address}: can't listen there: {why}") from None
 
 
+def free_port() -> int:
+    """Finds a port that nobody listens at."""
+    with socket.create_server(("", 0)) as server:
+        return server.getsockname()[1]
+
+
 def _refusal(hello: Json, size: int, versions: Json, there: Any) -> str:
     """Why a process can't take part; empty where it can."""
     if (
@@ -50,6 +57,12 @@ def _refusal(hello: Json, size: int, versions: Json, there: Any) -> str:
     return ""
 
 
+def _refuse(connections: Iterable[Connection], reason: str) -> NoReturn:
+    for connection in connections:
+        connection.send("refused", reason)
+    raise ConfigError(reason)
+
+
 def accept(address: str, size: int, versions: Json, timeout: float, welcome: Json) -> dict[int, Connection]:
     """Waits, as process 0, for all others.
 
@@ -64,7 +77,7 @@ def accept(address: str, size: int, versions: Json, timeout: float, welcome: Jso
       From the other processes' numbers to their connections.
 
     Raises:
-      ConfigError: the port is in use, some did not come, or one does not fit; those that came are told.
+      ConfigError: the port is in use, some did not come, or one does not fit; those that came get the reason.
     """
     there: dict[int, Connection] = {}
     deadline = time.monotonic() + timeout
@@ -78,16 +91,12 @@ def accept(address: str, size: int, versions: Json, timeout: float, welcome: Jso
                 hello = newcomer.receive()[0]
             except TimeoutError:
                 missing = ", ".join(str(index) for index in range(1, size) if index not in there)
-                reason = f"coordinator={address}: process {missing} did not come within {timeout:g} s"
+                _refuse(there.values(), f"coordinator={address}: process {missing} did not come within {timeout:g} s")
             except EOFError:  # a port scanner
                 continue
-            else:
-                reason = _refusal(hello, size, versions, there)
-                there[hello["index"] if not reason else -1] = newcomer
-            if reason:
-                for other in there.values():
-                    other.send("refused", reason)
-                raise ConfigError(reason)
+            if reason := _refusal(hello, size, versions, there):
+                _refuse([*there.values(), newcomer], reason)
+            there[hello["index"]] = newcomer
     for other in there.values():
         other.socket.settimeout(None)
         other.send("welcome", welcome)

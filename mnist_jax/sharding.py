@@ -92,7 +92,7 @@ class Placement:
     @property
     def num_shards(self) -> int:
         """Devices that a batch is split over."""
-        return self.mesh.shape[DATA] if self.mesh else 1
+        return self.shape[DATA]
 
     @property
     def shape(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -16,7 +17,9 @@ from conftest import ROOT
 from mnist_jax.channel import SILENCE_SECONDS, Channel, Connection
 from mnist_jax.errors import ConfigError
 from mnist_jax.loaded_run import load_run
-from mnist_jax.rendezvous import accept, connect
+from mnist_jax.options import RunOptions
+from mnist_jax.processes import _find_cluster
+from mnist_jax.rendezvous import accept, connect, free_port
 
 LONG = ["--epochs=100000", "--eval_every_epochs=0", "--checkpoint_every=60", "--batch_size=120"]
 SHORT = ["--epochs=4", "--batch_size=120"]
@@ -41,11 +44,6 @@ if __name__ == "__main__":
     runner.run = lambda *args, **fields: run(*args, hooks=[hook], **fields)
     mj.main(EXPERIMENT, "misbehaves")
 """
-
-
-def free_port():
-    with socket.create_server(("localhost", 0)) as server:
-        return server.getsockname()[1]
 
 
 class Run:
@@ -243,9 +241,7 @@ def test_what_does_not_fit_is_refused_by_all(start, tmp_path, flags, own, messag
     assert all(message in line for line in run.errors()), run.errors()
 
 
-def test_processes_find_each_other_or_say_why_not(tmp_path):
-    import threading
-
+def test_processes_find_each_other_or_say_why_not():
     address, answers = f"localhost:{free_port()}", []
 
     def try_to(function, *args):
@@ -283,10 +279,7 @@ def test_processes_find_each_other_or_say_why_not(tmp_path):
         assert "is no process 0 of such a run" in other
 
 
-def test_slurm_is_found(start, monkeypatch):
-    from mnist_jax.options import RunOptions
-    from mnist_jax.processes import _find_cluster
-
+def test_slurm_is_found(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(ConfigError, match=r"coordinator: is not given, and not found in the environment of Slurm"):
         _find_cluster(RunOptions(coordinator="auto"))

@@ -46,17 +46,12 @@ def train(network, mesh):
 
 
 def compiled_text(network, mesh):
-    """The compiled program of a network's epoch."""
-    experiment = mj.Experiment(network, **{**SMALL, **NETWORKS[network]})
-    placement, components = make_placement(jax.devices(), mesh, 120), experiment.build()
-    shapes = placement.place_state(jax.eval_shape(components.init, jax.random.key(7)))
-    split = experiment.split_rows["train"]
-    arrays = placement.put_rows(split.images, split.rows), placement.put_rows(split.labels, split.rows)
-    epoch = functools.partial(train_epoch, components.train_step, batch_size=120, num_examples=len(split.rows))
-    outputs = jax.tree.map(lambda leaf: leaf.sharding, shapes), placement.sharding()
-    with placement.context():
-        jitted = jax.jit(epoch, donate_argnums=0, **({"out_shardings": outputs} if placement.mesh else {}))
-        return jitted.lower(shapes, *arrays, np.int32(0), np.int32(0)).compile().as_text()
+    """The program that trains a network's epoch, at the moment when its memory is checked."""
+    texts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mnist_jax.programs.check_memory", lambda program, *_: texts.append(program.as_text()))
+        programs_for(network, mesh)
+    return texts[0]
 
 
 def in_eight(function, *args):
@@ -88,9 +83,7 @@ def test_numbers_are_those_of_one_device(network):
 def check_program(network):
     text = compiled_text(network, "data:8")
     collectives = re.findall(r"= (.*) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(", text)
-    params = jax.eval_shape(
-        mj.Experiment(network, **{**SMALL, **NETWORKS[network]}).build().init, jax.random.key(7)
-    ).params
+    params = programs_for(network, "data:8").state_shapes.params
     largest = max(jax.tree.leaves(params), key=lambda leaf: leaf.size)
     sizes = [
         sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in re.findall(r"f32\[([\d,]*)\]", shapes))
