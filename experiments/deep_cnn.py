@@ -1,9 +1,8 @@
 """A deep convolutional network: batch norm, augmentation and a one-cycle learning rate, for people with a CPU.
 
-python -m experiments.deep_cnn --dataset=mnist --num_seeds=5
+python -m experiments.deep_cnn --dataset=mnist --num_seeds=6
 
-Its test error was 0.34 % (standard deviation 0.02, n=5) with other dropout masks and another convolution; with today's
-it has not been measured with enough seeds yet.
+Result: test error 0.31 % (standard deviation 0.05, n=6), results/deep_cnn.json.
 """
 
 import mnist_jax as mj

@@ -49,10 +49,11 @@ class Config:
     dropout: float = flag_field(0.0, "fraction of activations dropped in training", group="model", minimum=0, exclusive_maximum=1, traced=True)
     dtype: str = flag_field("float32", "of matmuls: float32 or bfloat16; all else stays float32", choices=("float32", "bfloat16"))
 
-    augmentations: tuple[str, ...] = flag_field(("affine",), "names in mnist_jax.augment.AUGMENTATIONS, in order", group="augmentation")
+    augmentations: tuple[str, ...] = flag_field(("affine", "elastic"), "names in mnist_jax.augment.AUGMENTATIONS, in order", group="augmentation")
     rotation: float = flag_field(0.0, "rotate by up to so many degrees", group="augmentation", minimum=0, exclusive_maximum=360, traced=True)
     zoom: float = flag_field(0.0, "scale by up to this fraction", group="augmentation", minimum=0, exclusive_maximum=1, traced=True)
     translation: float = flag_field(0.0, "translate by up to so many pixels", group="augmentation", minimum=0, exclusive_maximum=1000, traced=True)
+    elastic: float = flag_field(0.0, "move pixels by a smooth random field of this standard deviation, in pixels", group="augmentation", minimum=0, exclusive_maximum=1000, traced=True)
 
     loss: str = flag_field("sparse_categorical_crossentropy", "name in mnist_jax.losses.LOSSES, as in Keras", group="loss")
     from_logits: bool = flag_field(True, "whether the loss takes logits, or else softmax's probabilities", group="loss")

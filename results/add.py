@@ -1,8 +1,9 @@
-"""Adds a run to the results: python results/add.py WORKDIR NAME
+"""Adds a run to the results: python results/add.py WORKDIR NAME, or WORKDIR,WORKDIR NAME
 
-Copies WORKDIR/result.json to results/NAME.json with the fingerprint of its numerics: the losses of its configuration's
-first steps on the embedded sample. tests/test_golden.py computes them again, and fails where they no longer agree: a
-claim that today's code has not earned.
+Copies WORKDIR/result.json to results/NAME.json, or merges those of several workdirs whose seeds trained side by side,
+with the fingerprint of their numerics: the losses of the configuration's first steps on the embedded sample.
+tests/test_golden.py computes them again, and fails where they no longer agree: a claim that today's code has not
+earned.
 """
 
 import json
@@ -48,9 +49,40 @@ def first_losses(values: dict) -> list[float]:
     return (np.asarray(loss.total) / np.asarray(loss.count)).tolist()
 
 
-def main(workdir: str, name: str) -> None:
+def merge(records: list[dict]) -> dict:
+    """Merges results that differ in their seeds alone.
+
+    Args:
+      records: as result.json holds them, in the order of their seeds.
+
+    Returns:
+      One result, with the seconds of all of them.
+
+    Raises:
+      SystemExit: they differ in more, or their seeds do not follow each other.
+    """
+    from mnist_jax.report import summarize_runs
+
+    first, runs = records[0], [run for record in records for run in record["runs"]]
+    config = first["config"] | {"num_seeds": len(runs)}
+    for record in records:
+        for name in ("commit", "versions", "parameters", "device"):
+            if record[name] != first[name]:
+                sys.exit(f"{name}: {record[name]} is not {first[name]}; merge results of the same code and machine")
+        if record["config"] | {"seed": config["seed"], "num_seeds": len(runs)} != config:
+            sys.exit("config: the results differ in more than their seeds")
+    if [run["seed"] for run in runs] != list(range(config["seed"], config["seed"] + len(runs))):
+        sys.exit(f"seeds: {[run['seed'] for run in runs]} do not follow each other; order the workdirs by their seeds")
+    seconds = {
+        name: sum((record["seconds"][name] for record in records), type(value)())  # of numbers, or lists of them
+        for name, value in first["seconds"].items()
+    }
+    return first | {"config": config, "runs": runs, "summary": summarize_runs(runs), "seconds": seconds}
+
+
+def main(workdirs: str, name: str) -> None:
     """Adds a run."""
-    record = json.loads((pathlib.Path(workdir) / "result.json").read_text())
+    record = merge([json.loads((pathlib.Path(one) / "result.json").read_text()) for one in workdirs.split(",")])
     record["dataset"].pop("from_workdir", None)  # where the data lie on this machine
     record[FINGERPRINT] = first_losses(record["config"])
     (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")

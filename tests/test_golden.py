@@ -24,3 +24,24 @@ def test_todays_code_trains_as_the_one_that_earned_the_result(path):
         "random draw or an operation was changed. If that is intended, train it again, python results/add.py WORKDIR "
         f"{path.stem}, python results/table.py, and note it in the changelog. If not, it is a bug.",
     )
+
+
+def test_results_merge_where_they_differ_in_their_seeds_alone():
+    whole = json.loads((add.FOLDER / "deep_cnn.json").read_text())
+    sizes, start = (4, 2), 0
+    parts = []
+    for size in sizes:
+        config = whole["config"] | {"seed": whole["config"]["seed"] + start, "num_seeds": size}
+        seconds = {name: value[:1] if isinstance(value, list) else 1.0 for name, value in whole["seconds"].items()}
+        parts.append(whole | {"config": config, "runs": whole["runs"][start : start + size], "seconds": seconds})
+        start += size
+    merged = add.merge(parts)
+    assert {name: merged[name] for name in ("config", "runs", "summary")} == {
+        name: whole[name] for name in ("config", "runs", "summary")
+    }
+    assert merged["seconds"]["total"] == 2.0 and len(merged["seconds"]["epochs"]) == 2
+    parts[1]["config"] = parts[1]["config"] | {"dropout": 0.5}
+    with pytest.raises(SystemExit, match="more than their seeds"):
+        add.merge(parts)
+    with pytest.raises(SystemExit, match="do not follow each other"):
+        add.merge([whole, whole])

@@ -323,7 +323,7 @@ def test_a_metric_counts_what_the_mask_leaves(name):
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_augmentation_keeps_shapes_and_depends_on_its_key(tiny, name):
-    augment = AUGMENTATIONS[name](Config(rotation=20.0, zoom=0.1, translation=2.0))
+    augment = AUGMENTATIONS[name](Config(rotation=20.0, zoom=0.1, translation=2.0, elastic=1.0))
     batch = Batch(tiny[0][:8] / np.float32(255), tiny[1][:8])
     first, again, other = (jax.jit(augment)(jax.random.key(seed), batch) for seed in (0, 0, 1))
     assert first.image.shape == batch.image.shape and first.image.dtype == jnp.float32

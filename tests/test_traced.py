@@ -14,7 +14,7 @@ from mnist_jax.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
 from mnist_jax.train import train_epoch
 
 TRACED = [flag.name for flag in flags_of(Config).values() if flag.traced]
-VALUES = {"rotation": 20.0, "translation": 2.0, "grad_clip_norm": 0.1, "learning_rate": 1e-2}
+VALUES = {"rotation": 20.0, "translation": 2.0, "elastic": 1.0, "grad_clip_norm": 0.1, "learning_rate": 1e-2}
 NEEDS = {"momentum": {"optimizer": "sgd"}, "label_smoothing": {"loss": "categorical_crossentropy"}}
 IMAGE = jax.ShapeDtypeStruct((28, 28, 1), jnp.uint8)
 
