@@ -1,6 +1,8 @@
 """The lecture's perceptron, 784-784-10, with options that a sweep chose on validation, trained on all 60,000 images.
 
 python -m experiments.perceptron_tuned --dataset=mnist --num_seeds=10
+
+Result: test error 1.21 % (standard deviation 0.06, n=10), results/perceptron_tuned.json.
 """
 
 import mnist_jax as mj
