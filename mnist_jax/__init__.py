@@ -24,7 +24,7 @@ _MODULES = {
     "experiment": ("Components", "Experiment"),
     "fields": ("flag_field",),
     "gradients": ("make_grad_fn",),
-    "loaded_run": ("load_run",),
+    "loaded_run": ("load_ensemble", "load_run"),
     "losses": ("make_loss",),
     "metrics": ("compute", "sum_over_steps"),
     "models": ("make_model",),

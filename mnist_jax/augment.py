@@ -10,26 +10,36 @@ from mnist_jax.errors import ConfigError, get_entry
 from mnist_jax.fields import is_on
 from mnist_jax.types import Augment, Batch, Scalar
 
+_SMOOTHNESS = 4.0  # of elastic deformation, in pixels, as in the paper
 
-def random_affine(key: jax.Array, image: jax.Array, rotation: Scalar, zoom: Scalar, translation: Scalar) -> jax.Array:
-    """Rotates, scales and translates each image by its own random amount about its center, interpolating bilinearly.
+
+def random_affine(
+    key: jax.Array,
+    image: jax.Array,
+    rotation: Scalar = 0.0,
+    zoom: Scalar = 0.0,
+    translation: Scalar = 0.0,
+    elastic: Scalar = 0.0,
+) -> jax.Array:
+    """Rotates, scales, translates and bends each image by its own random amounts, in one bilinear interpolation.
 
     Args:
       key: [] typed PRNG key.
       image: [B, H, W, C] float32; outside the frame it is 0.
-      rotation: largest rotation in degrees, either way; like the others a number or traced scalar.
+      rotation: largest rotation about the center in degrees, either way; like the others a number or traced scalar.
       zoom: largest change of scale, as a fraction, either way.
       translation: largest shift along each axis in pixels, either way.
+      elastic: standard deviation, in pixels along each axis, of a smooth random field that moves each pixel.
 
     Returns:
-      [B, H, W, C] float32. The amounts are uniform and independent.
+      [B, H, W, C] float32. The amounts of the first three are uniform and independent.
 
-    Source: Y. LeCun et al., Gradient-based learning applied to document recognition, 1998 (distortions of MNIST).
+    Source: Y. LeCun et al., Gradient-based learning applied to document recognition, 1998 (distortions of MNIST);
+    P. Simard et al., Best practices for convolutional neural networks, 2003 (elastic).
 
     >>> import numpy as np
     >>> image = np.random.rand(2, 28, 28, 1).astype("float32")
-    >>> same = random_affine(jax.random.key(0), image, rotation=0.0, zoom=0.0, translation=0.0)
-    >>> bool(np.allclose(same, image, atol=1e-5))
+    >>> bool(np.allclose(random_affine(jax.random.key(0), image), image, atol=1e-5))
     True
     """
     batch, height, width, _ = image.shape
@@ -44,8 +54,28 @@ def random_affine(key: jax.Array, image: jax.Array, rotation: Scalar, zoom: Scal
     )
     source_y = cos * y + sin * x + (height - 1) / 2 + down
     source_x = cos * x - sin * y + (width - 1) / 2 + right
-
+    if is_on(elastic):
+        down, right = elastic * _smooth_field(jax.random.fold_in(key, 1), (batch, height, width))
+        source_y, source_x = source_y + down, source_x + right
     return _resample(image, source_y, source_x)
+
+
+def _smooth_field(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Draws uniform noise of variance 1, smoothed by a Gaussian, [2, *shape], along y and along x.
+
+    Smoothed, noise at every 4th pixel is correlated as the paper's at every pixel is, but for a part in 5,000.
+    """
+
+    def smooth(size: int) -> jax.Array:
+        """Weights of points that are _SMOOTHNESS pixels apart, [size, P]; of length 1, so that the variance stays."""
+        points = jnp.arange(-2 * _SMOOTHNESS, size + 2 * _SMOOTHNESS, _SMOOTHNESS)
+        weights = jnp.exp(-(((jnp.arange(size)[:, None] - points[None]) / _SMOOTHNESS) ** 2) / 2)
+        return weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
+
+    rows, columns = smooth(shape[1]), smooth(shape[2])
+    points = (2, shape[0], rows.shape[1], columns.shape[1])
+    noise = jax.random.uniform(key, points, jnp.float32, -(3**0.5), 3**0.5)
+    return jnp.einsum("yv,abvu,xu->abyx", rows, noise, columns)
 
 
 def _resample(image: jax.Array, source_y: jax.Array, source_x: jax.Array) -> jax.Array:
@@ -67,80 +97,23 @@ def _resample(image: jax.Array, source_y: jax.Array, source_x: jax.Array) -> jax
 
 
 def make_affine(config: Config) -> Augment | None:
-    """Makes the random affine map of a configuration.
+    """Makes the random map of a configuration.
 
     Args:
-      config: its `rotation`, `zoom` and `translation` may be traced.
+      config: its `rotation`, `zoom`, `translation` and `elastic` may be traced.
 
     Returns:
-      (key, batch) -> batch; None where all three are 0.
+      (key, batch) -> batch; None where all of them are 0.
     """
-    if not any(map(is_on, (config.rotation, config.zoom, config.translation))):
+    amounts = {name: getattr(config, name) for name in _FIELDS["affine"]}
+    if not any(map(is_on, amounts.values())):
         return None
-
-    def affine(key: jax.Array, batch: Batch) -> Batch:
-        image = random_affine(key, batch.image, config.rotation, config.zoom, config.translation)
-        return batch._replace(image=image)
-
-    return affine
-
-
-_SMOOTHNESS = 4.0  # pixels, as in the paper
-
-
-def random_elastic(key: jax.Array, image: jax.Array, elastic: Scalar) -> jax.Array:
-    """Moves each pixel by a smooth random field, as a hand that writes the same digit again, interpolating bilinearly.
-
-    Args:
-      key: [] typed PRNG key.
-      image: [B, H, W, C] float32; outside the frame it is 0.
-      elastic: standard deviation of a pixel's shift along each axis, in pixels; a number or traced scalar.
-
-    Returns:
-      [B, H, W, C] float32.
-
-    Source: P. Simard et al., Best practices for convolutional neural networks, 2003, section 2: uniform noise, smoothed
-    by a Gaussian of 4 pixels and scaled by 34, which is a standard deviation of 1.4 pixels.
-
-    >>> import numpy as np
-    >>> image = np.random.rand(2, 28, 28, 1).astype("float32")
-    >>> bool(np.allclose(random_elastic(jax.random.key(0), image, elastic=0.0), image))
-    True
-    """
-    batch, height, width, _ = image.shape
-
-    def smooth(size: int) -> jax.Array:
-        """Spreads points that are _SMOOTHNESS pixels apart over pixels, [size, P]; of length 1, so that variance stays."""
-        points = jnp.arange(-2 * _SMOOTHNESS, size + 2 * _SMOOTHNESS, _SMOOTHNESS)
-        weights = jnp.exp(-(((jnp.arange(size)[:, None] - points[None]) / _SMOOTHNESS) ** 2) / 2)
-        return weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
-
-    # Smoothed, noise at every 4th pixel is correlated as that at every pixel, but for a part in 5,000.
-    rows, columns = smooth(height), smooth(width)
-    shape = (2, batch, rows.shape[1], columns.shape[1])
-    noise = jax.random.uniform(key, shape, jnp.float32, -(3**0.5), 3**0.5)  # of variance 1
-    down, right = elastic * jnp.einsum("yv,abvu,xu->abyx", rows, noise, columns)
-    y, x = jnp.indices((1, height, width))[1:].astype(jnp.float32)
-    return _resample(image, y + down, x + right)
-
-
-def make_elastic(config: Config) -> Augment | None:
-    """Makes the elastic deformation of a configuration.
-
-    Args:
-      config: its `elastic` may be traced.
-
-    Returns:
-      (key, batch) -> batch; None where it is 0.
-    """
-    if not is_on(config.elastic):
-        return None
-    return lambda key, batch: batch._replace(image=random_elastic(key, batch.image, config.elastic))
+    return lambda key, batch: batch._replace(image=random_affine(key, batch.image, **amounts))
 
 
 # name -> config -> (key, batch) -> batch, or None where the configuration turns it off
-AUGMENTATIONS: dict[str, Callable[[Config], Augment | None]] = {"affine": make_affine, "elastic": make_elastic}
-_FIELDS = {"affine": ("rotation", "zoom", "translation"), "elastic": ("elastic",)}  # that a row alone reads
+AUGMENTATIONS: dict[str, Callable[[Config], Augment | None]] = {"affine": make_affine}
+_FIELDS = {"affine": ("rotation", "zoom", "translation", "elastic")}  # that a row alone reads
 
 
 def make_augment(config: Config) -> Augment | None:

@@ -34,13 +34,15 @@ class Config:
     # Of the data set the SHA-256 is compared, not where it lies.
     dataset: str = flag_field("mnist", "a name or PREFIX:REST of mnist_jax.datasets.DATASETS", group="data", decides_bits=False)
     data_dir: str = flag_field("", "folder of downloaded files; empty: ~/.cache/mnist_jax", group="data", decides_bits=False)
-    image_size: int = flag_field(0, "height and width to resize the pictures of images: and parquet: to; 0: as they are", group="data", minimum=0)
+    image_size: int = flag_field(0, "height and width to resize the pictures of images:, parquet: and digits to; 0: as they are", group="data", minimum=0)
+    resplit: int = flag_field(0, "seed to draw other test images with, from all images of the data set; 0: its own", group="data", minimum=0)
     validation_fraction: float = flag_field(0.1, "fraction of the training images held out for validation", minimum=0, exclusive_maximum=1)
 
     model: str = flag_field("perceptron", "name in mnist_jax.models.MODELS", group="model")
     hidden_sizes: tuple[int, ...] = flag_field((784,), "units of each hidden layer; empty for none", group="model", unused_by=("softmax",), minimum=1)
     filters: tuple[int, ...] = flag_field((32,), "filters of each stage (cnn, deep_cnn)", group="model", unused_by=_NOT_CONVOLUTIONAL, minimum=1, exclusive_maximum=2**16)
     kernel_size: int = flag_field(5, "side of the first stage's kernels, in pixels (cnn, deep_cnn)", group="model", unused_by=_NOT_CONVOLUTIONAL, minimum=1, exclusive_maximum=29)
+    pooling: str = flag_field("none", "of the last stage over the whole image (deep_cnn), as in Keras's applications: none, avg, max or avg_max, which is both", group="model", unused_by=(*_NOT_CONVOLUTIONAL, "cnn"), choices=("none", "avg", "max", "avg_max"))
     cell: str = flag_field("lstm", "recurrent cell (rnn): lstm or gru", group="model", unused_by=("softmax", "perceptron", "cnn", "deep_cnn", "vit"), choices=("lstm", "gru"))
     tokens: str = flag_field("patches", "what is embedded (vit): patches, or pixel intensity of the halved image", group="model", unused_by=("softmax", "perceptron", "cnn", "deep_cnn", "rnn"), choices=("patches", "intensity"))
     activation: str = flag_field("relu", "name in mnist_jax.layers.ACTIVATIONS, as in Keras", group="model")
@@ -49,11 +51,13 @@ class Config:
     dropout: float = flag_field(0.0, "fraction of activations dropped in training", group="model", minimum=0, exclusive_maximum=1, traced=True)
     dtype: str = flag_field("float32", "of matmuls: float32 or bfloat16; all else stays float32", choices=("float32", "bfloat16"))
 
-    augmentations: tuple[str, ...] = flag_field(("affine", "elastic"), "names in mnist_jax.augment.AUGMENTATIONS, in order", group="augmentation")
+    augmentations: tuple[str, ...] = flag_field(("affine",), "names in mnist_jax.augment.AUGMENTATIONS, in order", group="augmentation")
     rotation: float = flag_field(0.0, "rotate by up to so many degrees", group="augmentation", minimum=0, exclusive_maximum=360, traced=True)
     zoom: float = flag_field(0.0, "scale by up to this fraction", group="augmentation", minimum=0, exclusive_maximum=1, traced=True)
     translation: float = flag_field(0.0, "translate by up to so many pixels", group="augmentation", minimum=0, exclusive_maximum=1000, traced=True)
     elastic: float = flag_field(0.0, "move pixels by a smooth random field of this standard deviation, in pixels", group="augmentation", minimum=0, exclusive_maximum=1000, traced=True)
+
+    clean_epochs: float = flag_field(0.0, "last epochs, which see the images as they are", minimum=0)
 
     loss: str = flag_field("sparse_categorical_crossentropy", "name in mnist_jax.losses.LOSSES, as in Keras", group="loss")
     from_logits: bool = flag_field(True, "whether the loss takes logits, or else softmax's probabilities", group="loss")
@@ -91,6 +95,8 @@ class Config:
             raise ConfigError(f"seed={self.seed}: seeds must stay below {MAX_INT}")
         if self.patience and not (self.eval_every_epochs and self.validation_fraction):
             raise ConfigError(f"patience={self.patience}: needs eval_every_epochs and validation_fraction above 0")
+        if self.clean_epochs > self.epochs:
+            raise ConfigError(f"clean_epochs={self.clean_epochs}: must be at most epochs={self.epochs}")
         if self.nesterov and not is_on(self.momentum):
             raise ConfigError("nesterov=True: needs momentum above 0")
 

@@ -14,7 +14,7 @@ import numpy as np
 from mnist_jax.errors import ArgumentError, ConfigError, DataError, get_entry, suggest_name, summarize_exception
 from mnist_jax.files import DEFAULT_DATA_DIR, expand_user, has_home
 from mnist_jax.idx import IDX_FILES, read_idx
-from mnist_jax.readers.arrays import Arrays, compact_labels
+from mnist_jax.readers.arrays import Arrays, compact_labels, split_stratified
 from mnist_jax.readers.csv import read_csv
 from mnist_jax.readers.idx_folder import read_idx_folder
 from mnist_jax.readers.image_folder import read_image_folder
@@ -152,6 +152,19 @@ def _load_mnist5k(name: str, data_dir: str) -> Dataset:
     return make_dataset(images[train], labels[train], images[test], labels[test], DIGITS, name)
 
 
+def _load_digits(name: str, data_dir: str, image_size: int = 0) -> Dataset:
+    """The 1,797 digits of 8x8 pixels and 16 levels in scikit-learn; one in five of each class for test."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    images, labels = (loaded.images * 255 / 16).astype(np.uint8), loaded.target
+    if image_size:
+        size = (image_size, image_size)
+        images = np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BILINEAR)) for one in images])
+    return make_dataset(*split_stratified(images, labels), DIGITS, name)
+
+
 def _own(read: Callable[..., Arrays]) -> Callable[..., Dataset]:
     """A loader of somebody's files: what follows the prefix is the path, image_size is for the reader."""
     return lambda name, data_dir, *image_size: _make_own(read(expand_user(name.partition(":")[2]), *image_size), name)
@@ -231,6 +244,7 @@ def _load_tfds(name: str, data_dir: str) -> Dataset:
 # A name, or a prefix that a colon and the rest follow -> loader (the full name, data_dir) -> Dataset.
 DATASETS: dict[str, Callable[..., Dataset]] = {
     "mnist5k": _load_mnist5k,
+    "digits": _load_digits,
     "mnist": _load_download,
     "fashion_mnist": _load_download,
     "kmnist": _load_download,
@@ -241,16 +255,28 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "parquet:": _own(read_parquet),
     "tfds:": _load_tfds,
 }
-RESIZED = ("images:", "parquet:")  # whose loaders take image_size too
+RESIZED = ("images:", "parquet:", "digits")  # whose loaders take image_size too
 
 
-def load_dataset(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
+def _resplit(dataset: Dataset, seed: int) -> Dataset:
+    """Draws which of all images are test images, as many as there were."""
+    order = np.random.default_rng(seed).permutation(len(dataset.train_labels) + len(dataset.test_labels))
+    train, test = np.split(order, [len(dataset.train_labels)])
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    parts = (images[train], labels[train], images[test], labels[test])
+    return make_dataset(*parts, dataset.class_names, dataset.name, dataset.num_validation)
+
+
+def load_dataset(name: str, data_dir: str = "", image_size: int = 0, resplit: int = 0) -> Dataset:
     """Loads a data set into memory.
 
     Args:
       name: a name in DATASETS, or a prefix followed by what its loader reads, such as idx:FOLDER.
       data_dir: folder where files are looked for first and downloaded to; empty for ~/.cache/mnist_jax.
-      image_size: height and width that the pictures of images: and parquet: are resized to; 0 leaves them as they are.
+      image_size: height and width that the pictures of images:, parquet: and digits are resized to; 0 leaves them as
+        they are.
+      resplit: seed that draws other test images from all images, as many as before; 0 leaves them as they are.
 
     Returns:
       The data set.
@@ -268,5 +294,6 @@ def load_dataset(name: str, data_dir: str = "", image_size: int = 0) -> Dataset:
             raise ConfigError(f"dataset={name}: is a {kind}; did you mean {suggested}{name}?")
     load = get_entry(DATASETS, "dataset", prefix + colon)
     if image_size and prefix + colon not in RESIZED:
-        raise ConfigError(f"image_size={image_size}: has no effect on dataset={name}; it is for images: and parquet:")
-    return load(name, data_dir, image_size) if image_size else load(name, data_dir)
+        raise ConfigError(f"image_size={image_size}: has no effect on dataset={name}; it is for {', '.join(RESIZED)}")
+    dataset = load(name, data_dir, image_size) if image_size else load(name, data_dir)
+    return _resplit(dataset, resplit) if resplit else dataset

@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # imported where they are used: --help needs no JAX
     )
 
 
+_LOADED = ("dataset", "data_dir", "image_size", "resplit")  # what load_dataset takes
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Components:
     """The pure functions of an experiment, to call or compile as one likes."""
@@ -123,10 +126,19 @@ class Experiment:
                 raise ConfigError(f"{flag.name}: has no effect, since this experiment brings its own {flag.group}")
         new = copy.copy(self)
         new.config = config
-        for cached in ("splits", "split_rows", "_own"):
+        is_other_data = any(getattr(config, name) != getattr(self.config, name) for name in _LOADED)
+        for cached in ("splits", "split_rows", "_own") + ("dataset",) * is_other_data:
             new.__dict__.pop(cached, None)
-        if any(getattr(config, name) != getattr(self.config, name) for name in ("dataset", "data_dir", "image_size")):
-            new.__dict__.pop("dataset", None)
+        return new
+
+    def with_model(self, model: "AnyModel") -> Self:
+        """Returns the same experiment with a model of one's own.
+
+        Args:
+          model: a Linen module, or a Model of mnist_jax.adapters.
+        """
+        new = copy.copy(self)
+        new.__dict__["_own"] = self._own | {"model": model}
         return new
 
     @property
@@ -155,7 +167,7 @@ class Experiment:
 
         own = self._own.get("dataset")
         if own is None:
-            return load_dataset(self.config.dataset, self.config.data_dir, self.config.image_size)
+            return load_dataset(*(getattr(self.config, name) for name in _LOADED))
         own = own() if callable(own) else own
         if not isinstance(own, Dataset):
             raise ArgumentError(f"dataset: must be a Dataset, as make_dataset returns, is a {type(own).__name__}")
@@ -240,6 +252,7 @@ class Experiment:
             parts.loss,
             metrics=parts.metrics,
             augment=parts.augment,
+            augment_steps=round(steps * (1 - config.clean_epochs / config.epochs)) if config.clean_epochs else None,
             preprocess=parts.preprocess,
             regularizer=losses.make_regularizer(config),
             ema_decay=config.ema_decay,

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
@@ -13,6 +14,7 @@ from mnist_jax.batches import pad_rows
 from mnist_jax.checkpoint import restore_state
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.datasets import DIGITS
+from mnist_jax.ensemble import make_ensemble
 from mnist_jax.errors import ArgumentError, ConfigError, DataError
 from mnist_jax.experiment import Components, Experiment
 from mnist_jax.files import expand_user, read_json
@@ -56,7 +58,7 @@ class LoadedRun(NamedTuple):
     components: Components
     state: TrainState
     workdir: pathlib.Path
-    seed: int
+    seeds: tuple[int, ...]  # of the network; of several, where they are an ensemble
 
     @property
     def config(self) -> Config:
@@ -227,4 +229,35 @@ def load_run(
         raise DataError(f"{path}: not a result of this version ({error})") from None
     shapes = jax.eval_shape(components.init, jax.random.key(seed))
     state = restore_state(final_state_folder(path.parent, seed), shapes)
-    return LoadedRun(experiment, record, components, state, path.parent, seed)
+    return LoadedRun(experiment, record, components, state, path.parent, (seed,))
+
+
+def load_ensemble(workdirs: Sequence[str | os.PathLike[str]], experiment: Experiment | None = None) -> LoadedRun:
+    """Reads all seeds of runs as one network, whose probabilities are the mean of theirs.
+
+    Args:
+      workdirs: folders that `run` wrote, of the same network and data.
+      experiment: as for load_run.
+
+    Returns:
+      The ensemble; its state is the members' states, stacked.
+
+    Raises:
+      DataError: as for load_run; or the runs differ in more than their seeds.
+    """
+    first, *others = (load_run(workdir, experiment) for workdir in workdirs)
+    for other in others:
+        same = [(run.config.deciding_bits(), run.record["dataset"]["sha256"]) for run in (first, other)]
+        if same[0] != same[1]:
+            raise DataError(f"workdir={other.workdir}: differs from {first.workdir} in more than its seeds")
+    seeds = [(run.workdir, one["seed"]) for run in (first, *others) for one in run.record["runs"]]
+    states = [load_run(workdir, experiment, seed).state for workdir, seed in seeds]
+    ensemble = first.experiment.with_model(make_ensemble(first.components.model))
+    dataset = first.record["dataset"]
+    image = jax.ShapeDtypeStruct(tuple(dataset["image_shape"]), dataset["image_dtype"])
+    return first._replace(
+        experiment=ensemble,
+        components=ensemble.build(steps=1, num_classes=len(dataset["class_names"]), image=image),
+        state=jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+        seeds=tuple(seed for _, seed in seeds),
+    )

@@ -131,12 +131,14 @@ class DeepCNN(BaseClassifier):
     Attributes:
       filters: filters of each stage.
       kernel_size: side of the first stage's kernels, in pixels.
+      pooling: of the last stage over the whole image: "none", "avg", "max", or "avg_max" for both side by side.
 
     Source: the pattern of K. Simonyan and A. Zisserman, Very deep convolutional networks, 2014.
     """
 
     filters: Sequence[int] = (32, 64, 128)
     kernel_size: int = 5
+    pooling: str = "none"
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
@@ -151,6 +153,9 @@ class DeepCNN(BaseClassifier):
             for _ in range(2 if stage else 1):
                 x = self.conv(x, filters, 3 if stage else self.kernel_size, "SAME")
                 x = self.norm_act(x, train, mask)
+        if self.pooling != "none":
+            pools = {"avg": x.mean(axis=(1, 2)), "max": x.max(axis=(1, 2))}
+            x = jnp.concatenate([pools[name] for name in self.pooling.split("_")], axis=-1)
         x = self.dropout_layer(x.reshape(x.shape[0], -1), train)
         for units in self.hidden_sizes:
             x = self.hidden(x, units, train, mask)
@@ -246,41 +251,27 @@ def shared_kwargs(config: Config, num_classes: int) -> dict[str, Any]:
     )
 
 
-def _perceptron(config: Config, num_classes: int) -> nn.Module:
-    return Perceptron(hidden_sizes=config.hidden_sizes, **shared_kwargs(config, num_classes))
-
-
 def _softmax(config: Config, num_classes: int) -> nn.Module:
     if is_on(config.dropout):
         raise ConfigError("dropout: softmax has no hidden layer to drop activations of")
     return Perceptron(hidden_sizes=(), **shared_kwargs(config, num_classes))
 
 
-def _convolutional(module: type[CNN] | type[DeepCNN]) -> MakeModel:
+def _with_fields(module: type[BaseClassifier], *names: str) -> MakeModel:
+    """Makes a module of the fields that all share and those of these names."""
     return lambda config, num_classes: module(
-        hidden_sizes=config.hidden_sizes,
-        filters=config.filters,
-        kernel_size=config.kernel_size,
-        **shared_kwargs(config, num_classes),
+        **{name: getattr(config, name) for name in names}, **shared_kwargs(config, num_classes)
     )
-
-
-def _rnn(config: Config, num_classes: int) -> nn.Module:
-    return RNN(hidden_sizes=config.hidden_sizes, cell=config.cell, **shared_kwargs(config, num_classes))
-
-
-def _vit(config: Config, num_classes: int) -> nn.Module:
-    return ViT(hidden_sizes=config.hidden_sizes, tokens=config.tokens, **shared_kwargs(config, num_classes))
 
 
 # name -> (config, number of classes) -> a Linen module or a Model
 MODELS: dict[str, MakeModel] = {
     "softmax": _softmax,
-    "perceptron": _perceptron,
-    "cnn": _convolutional(CNN),
-    "deep_cnn": _convolutional(DeepCNN),
-    "rnn": _rnn,
-    "vit": _vit,
+    "perceptron": _with_fields(Perceptron, "hidden_sizes"),
+    "cnn": _with_fields(CNN, "hidden_sizes", "filters", "kernel_size"),
+    "deep_cnn": _with_fields(DeepCNN, "hidden_sizes", "filters", "kernel_size", "pooling"),
+    "rnn": _with_fields(RNN, "hidden_sizes", "cell"),
+    "vit": _with_fields(ViT, "hidden_sizes", "tokens"),
 }
 
 

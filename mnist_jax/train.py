@@ -98,6 +98,7 @@ def make_train_step(
     loss: LossFn,
     *,
     augment: Augment | None = None,
+    augment_steps: int | None = None,
     preprocess: Preprocess = to_float,
     ema_decay: Scalar = 0.0,
     skip_nonfinite: bool = False,
@@ -114,6 +115,7 @@ def make_train_step(
         `grad` (optax.polyak_sgd, optax.contrib.reduce_on_plateau).
       loss: (logits [B, K] float32, batch) -> [B] float32.
       augment: (key, batch of preprocessed images) -> batch, changed at random; it may change labels too (mixup).
+      augment_steps: how many steps, from the first one, augment; None for all.
       preprocess: stored images -> the network's input.
       ema_decay: decay of the moving average in state.ema_params, in [0, 1); 0 for none.
       skip_nonfinite: whether a step whose loss, gradient or outcome is not finite changes nothing but the step's
@@ -137,18 +139,25 @@ def make_train_step(
     )
     optimizer = optax.with_extra_args_support(optimizer)
 
+    def apply_augment(key: jax.Array, batch: Batch) -> Batch:
+        changed = augment(key, batch) if augment else batch
+        if not isinstance(changed, Batch):
+            raise ArgumentError(
+                f"augment: returned a {type(changed).__name__}; it must return a Batch (batch._replace)"
+            )
+        return changed
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         dropout_key, augment_key = (
             jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.step) for purpose in (DROPOUT, AUGMENT)
         )
         check_lengths(*batch)
         batch = batch._replace(image=preprocess(batch.image))
-        if augment:
-            batch = augment(augment_key, batch)
-            if not isinstance(batch, Batch):
-                raise ArgumentError(
-                    f"augment: returned a {type(batch).__name__}; it must return a Batch (batch._replace)"
-                )
+        if augment_steps is None:
+            batch = apply_augment(augment_key, batch)
+        else:
+            is_augmented = state.step < augment_steps
+            batch = jax.lax.cond(is_augmented, apply_augment, lambda _, batch: batch, augment_key, batch)
         grads, (model_state, measured) = grad_fn(state.params, state.model_state, dropout_key, batch)
         value = measured["loss"].total / jnp.maximum(measured["loss"].count, 1)
         value = value + regularizer(state.params) if regularizer else value

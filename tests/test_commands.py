@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from conftest import command, error_line, write_folder
@@ -15,6 +16,7 @@ from mnist_jax import plots
 from mnist_jax.commands import predict as predict_command
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.experiment import Experiment
+from mnist_jax.loaded_run import load_run
 from mnist_jax.runner import run
 
 
@@ -55,13 +57,46 @@ def changed(finished, workdir, **dataset):
     return workdir
 
 
+def test_evaluate_scores_all_seeds_as_one_network(finished, cwd, capsys):
+    call("evaluate", workdir=f"{finished},{finished}", output="twice", ensemble=True)
+    call("evaluate", workdir=str(finished), output="once", ensemble=True)
+    once, twice = (json.loads((cwd / name / "evaluation.json").read_text()) for name in ("once", "twice"))
+    assert once["run"]["seeds"] == [7, 8] and twice["run"]["seeds"] == [7, 8, 7, 8]
+    assert once["loss"] == pytest.approx(twice["loss"], rel=1e-5) and once["confusion"] == twice["confusion"]
+    runs = json.loads((finished / "result.json").read_text())["runs"]
+    assert once["loss"] < np.mean([run["test"]["loss"] for run in runs])  # by Jensen's inequality
+    with pytest.raises(ConfigError, match="run_seed=8: has no effect on an ensemble"):
+        call("evaluate", workdir=str(finished), ensemble=True, run_seed=8)
+
+
+def test_evaluate_measures_calibration(finished, cwd, capsys):
+    call("evaluate", workdir=str(finished), output="test")
+    calibration = json.loads((cwd / "test" / "evaluation.json").read_text())["calibration"]
+    loaded = load_run(finished)
+    (images, labels), (held_out, held_out_labels) = (loaded.experiment.splits[name] for name in ("test", "validation"))
+
+    def loss(temperature):
+        log_p = jax.nn.log_softmax(loaded.logits(held_out) / temperature)
+        return -float(np.mean(log_p[np.arange(len(held_out)), held_out_labels]))
+
+    best = min(np.geomspace(0.1, 10, 400), key=loss)
+    assert calibration["temperature"] == pytest.approx(best, rel=0.02)
+    p = np.asarray(jax.nn.softmax(loaded.logits(images)), np.float64)
+    confidence, right = p.max(axis=-1), p.argmax(axis=-1) == labels
+    bins = [(confidence >= i / 15) & (confidence < (i + 1) / 15 + (i == 14)) for i in range(15)]
+    expected = sum(abs(confidence[rows].sum() - right[rows].sum()) for rows in bins) / len(labels)
+    assert calibration["error"] == pytest.approx(expected, abs=1e-6)
+    line = f"expected calibration error {expected:.4f}; {calibration['error_scaled']:.4f} at a temperature of"
+    assert line in capsys.readouterr().out
+
+
 def test_evaluate_repeats_the_runs_own_score(finished, cwd, capsys):
     runs = json.loads((finished / "result.json").read_text())["runs"]
     for flags, one, split in ({}, runs[0], "test"), ({"run_seed": 8, "split": "validation"}, runs[1], "validation"):
         call("evaluate", workdir=str(finished), output=split, **flags)
         printed = capsys.readouterr().out
         record = json.loads((cwd / split / "evaluation.json").read_text())
-        assert record["run"] == {"workdir": str(finished), "experiment": "perceptron", "seed": one["seed"]}
+        assert record["run"] == {"workdir": str(finished), "experiment": "perceptron", "seeds": [one["seed"]]}
         assert {name: record[name] for name in ("count", "loss", "accuracy")} == pytest.approx(one[split])
         assert f"accuracy {record['accuracy']:.4f}; {record['count']} images" in printed
         matrix = np.array(record["confusion"])
@@ -148,7 +183,7 @@ WRITERS = {  # from commands to flags, the beginning of the folder's name, and f
     "evaluate": (
         {"workdir": "RUN"},
         "evaluate-perceptron-idx-test",
-        {"evaluation.json", "confusion.png", "mistakes.png"},
+        {"evaluation.json", "confusion.png", "mistakes.png", "calibration.png"},
     ),
     "predict": ({"workdir": "RUN", "show": True}, "predict", {"predictions.png"}),
     "load_data": ({"dataset": "idx:DATA"}, "load_data-idx", {"images.png"}),

@@ -48,6 +48,29 @@ def test_validation_split_is_a_partition(count, fraction):
     np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(count))
 
 
+def test_a_resplit_draws_other_test_images_from_all(folder):
+    own, first, again, second = (datasets.load_dataset(f"idx:{folder}", resplit=seed) for seed in (0, 1, 1, 2))
+    assert first.sha256 == again.sha256 and len({own.sha256, first.sha256, second.sha256}) == 3
+    pictures = []
+    for data in (own, first, second):
+        assert (len(data.train_labels), len(data.test_labels)) == (700, 130)
+        images, labels = np.concatenate([data[0], data[2]]), np.concatenate([data[1], data[3]])
+        pictures.append(sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)))
+    assert pictures[0] == pictures[1] == pictures[2]
+    moved = {image.tobytes() for image in first.test_images} - {image.tobytes() for image in own.test_images}
+    assert 70 < len(moved) < 130
+
+
+def test_scikit_learns_digits_keep_their_16_levels_or_are_resized():
+    small, large = datasets.load_dataset("digits"), datasets.load_dataset("digits", image_size=28)
+    assert small.train_images.shape[1:] == (8, 8, 1) and large.test_images.shape[1:] == (28, 28, 1)
+    assert len(small.train_labels) + len(small.test_labels) == 1797 and len(np.unique(small.train_images)) == 17
+    assert small.train_images.max() == 255 and set(np.bincount(small.test_labels)) <= {35, 36, 37}
+    np.testing.assert_array_equal(small.test_labels, large.test_labels)
+    corners = large.test_images[:, [[0], [27]], [0, 27], 0].astype(int) - small.test_images[:, [[0], [7]], [0, 7], 0]
+    assert np.abs(corners).max() <= 1
+
+
 def test_validation_split_is_scikit_learns():
     train_test_split = pytest.importorskip("sklearn.model_selection").train_test_split
     for ours, theirs in zip(

@@ -1,11 +1,13 @@
 """Batch norm: its running averages are those of the network from the first step on."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mnist_jax as mj
 from mnist_jax.layers import BatchNorm
+from mnist_jax.models import DeepCNN
 
 
 def batches(count):
@@ -58,3 +60,20 @@ def test_a_short_run_of_the_deep_network_scores_as_it_trained(dataset):
     last_steps = {name: mj.Mean(mean.total[-6:].sum(), mean.count[-6:].sum()) for name, mean in metrics.items()}
     scores = mj.compute(jax.jit(lambda state: mj.evaluate(parts.eval_step, state, images, labels))(state))
     assert scores["accuracy"] > mj.compute(last_steps)["accuracy"] - 0.1
+
+
+def test_pooling_over_the_image_is_what_its_name_says(small):
+    """The dense end of the network, given the features before it by one without pooling."""
+    images = jnp.asarray(small["train_images"][:5, :, :, None], jnp.float32) / 255
+    plain = DeepCNN(filters=(3, 4), num_classes=14 * 14 * 4)
+    variables = plain.init(jax.random.key(0), images)
+    shared = {name: value for name, value in variables["params"].items() if name != "Dense_0"}
+    identity = {"kernel": jnp.eye(14 * 14 * 4), "bias": jnp.zeros(14 * 14 * 4)}
+    features = plain.apply({"params": shared | {"Dense_0": identity}}, images).reshape(5, 14 * 14, 4)
+    expected = {"avg": features.mean(axis=1), "max": features.max(axis=1)}
+    expected["avg_max"] = jnp.concatenate([expected["avg"], expected["max"]], axis=1)
+    for pooling, pooled in expected.items():
+        width = pooled.shape[1]
+        end = {"Dense_0": {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}}
+        found = DeepCNN(filters=(3, 4), num_classes=width, pooling=pooling).apply({"params": shared | end}, images)
+        np.testing.assert_allclose(found, pooled, rtol=1e-5, atol=1e-6)

@@ -1,5 +1,6 @@
 """What a finished run makes of arrays and pictures."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +8,7 @@ from PIL import Image
 from mnist_jax.datasets import DIGITS, make_dataset
 from mnist_jax.errors import ArgumentError, DataError
 from mnist_jax.experiment import Experiment
-from mnist_jax.loaded_run import load_run
+from mnist_jax.loaded_run import load_ensemble, load_run
 from mnist_jax.runner import run
 
 
@@ -61,3 +62,24 @@ def test_what_is_no_digit_faint_or_undecided_is_unsure(tmp_path, small):
     reasons = [one.unsure for one in loaded.predict(np.concatenate([sideways, small["test_images"][:9]]))]
     assert reasons[: len(sideways)].count("like no digit") > 0.8 * len(sideways)
     assert reasons[len(sideways) :].count("low probability") > 4
+
+
+def test_an_ensemble_is_the_mean_of_its_members_probabilities(tmp_path, small):
+    dataset = make_dataset(**small, class_names=DIGITS)
+    experiment = Experiment(dataset=dataset, model="deep_cnn", filters=(4, 8), hidden_sizes=(), norm="batch", epochs=1)
+    for name, seed, count in (("first", 3, 2), ("second", 9, 1)):
+        run(experiment, tmp_path / name, quiet=True, plots=False, seed=seed, num_seeds=count)
+    ensemble = load_ensemble([tmp_path / "first", tmp_path / "second"], experiment)
+    members = [
+        load_run(tmp_path / name, experiment, seed) for name, seed in (("first", 3), ("first", 4), ("second", 9))
+    ]
+    images = dataset.test_images
+    expected = np.mean([jax.nn.softmax(one.logits(images)) for one in members], axis=0)
+    np.testing.assert_allclose(np.exp(ensemble.logits(images)), expected, atol=1e-5)
+    assert ensemble.seeds == (3, 4, 9)
+    labels = [one.label for one in ensemble.predict(images[..., 0])]
+    assert labels == [str(label) for label in expected.argmax(axis=-1)]
+
+    run(experiment, tmp_path / "other", quiet=True, plots=False, learning_rate=0.5)
+    with pytest.raises(DataError, match=r"other: differs from .*first in more than its seeds"):
+        load_ensemble([tmp_path / "first", tmp_path / "other"], experiment)

@@ -232,3 +232,23 @@ def test_runs_over_seeds_and_rates_are_one_vmap(arrays):
 
 def test_nothing_counted_is_not_a_number():
     assert np.isnan(metrics.compute({"loss": Mean(0.0, 0), "accuracy": Mean(0, 0)})["accuracy"])
+
+
+def test_the_last_steps_see_images_as_they_are(arrays):
+    """Against steps of both kinds, one after the other."""
+    model, optimizer = make_model(CONFIG, 10), make_optimizer(CONFIG)
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(*(array[:20] for array in arrays))
+
+    def augment(key, batch):
+        return batch._replace(image=batch.image * jax.random.uniform(key, (20, 1, 1, 1)))
+
+    both, with_augment, without = (
+        jax.jit(make_train_step(model, optimizer, LOSS, **options))
+        for options in ({"augment": augment, "augment_steps": 2}, {"augment": augment}, {})
+    )
+    expected = found = state
+    for step in with_augment, with_augment, without, without:
+        expected, found = step(expected, batch)[0], both(found, batch)[0]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.params, expected.params)
+    assert differ(without(expected, batch)[0], with_augment(expected, batch)[0])

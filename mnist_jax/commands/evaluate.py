@@ -2,7 +2,8 @@
 
 python -m mnist_jax evaluate --workdir=runs/mine --dataset=mnist5k
 
-Writes evaluation.json and, for a classifier, confusion.png and mistakes.png.
+Writes evaluation.json and, for a classifier, confusion.png, mistakes.png and calibration.png. With --ensemble, all
+seeds of the run, or of several (--workdir=RUN,RUN), are one network whose probabilities are the mean of theirs.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from mnist_jax.files import write_json
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
     from mnist_jax.loaded_run import LoadedRun
     from mnist_jax.types import Dataset, Record
@@ -49,7 +51,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     """
     cli.reject_positionals(positional)
     flags.check_workdir()
-    flags.check_output("evaluation.json", "confusion.png", "mistakes.png")
+    flags.check_output("evaluation.json", "confusion.png", "mistakes.png", "calibration.png")
     import jax
 
     from mnist_jax import plots
@@ -62,7 +64,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     score = jax.jit(lambda state, images, labels: evaluate(eval_step, state, images, labels))
     scores = compute(jax.device_get(score(run.state, images, labels)))
     record = {
-        "run": {"workdir": flags.workdir, "experiment": run.config.name, "seed": run.seed},
+        "run": {"workdir": flags.workdir, "experiment": run.config.name, "seeds": list(run.seeds)},
         "dataset": {"name": dataset.name, "sha256": dataset.sha256},
         "split": flags.split,
         **scores,
@@ -77,7 +79,10 @@ def main(flags: Flags, positional: list[str]) -> None:
         lines += _format_classes(run.class_names, matrix, by_class)
         plots.save(plots.confusion(matrix, run.class_names), folder / "confusion.png")
         plots.save(plots.mistakes(images, classes, logits, run.class_names), folder / "mistakes.png")
-        record |= {"classes": by_class, "confusion": matrix.tolist()}
+        calibration, line, diagram = _calibrate(flags, run, logits, classes)
+        plots.save(diagram, folder / "calibration.png")
+        lines.append(line)
+        record |= {"classes": by_class, "confusion": matrix.tolist(), "calibration": calibration}
     write_json(folder / "evaluation.json", record)
     print(*lines, f"Results: {folder}", sep="\n")
 
@@ -87,7 +92,7 @@ def _load_own_dataset(run: "LoadedRun", data_dir: str) -> "Dataset":
     from mnist_jax.datasets import load_dataset
 
     own, name = run.record["dataset"], run.config.dataset
-    load = functools.partial(load_dataset, image_size=run.config.image_size)
+    load = functools.partial(load_dataset, image_size=run.config.image_size, resplit=run.config.resplit)
     places: list[Callable[[], Dataset]] = [functools.partial(load, name, data_dir or run.config.data_dir)]
     if "dataset" in run.experiment.own_parts:
         name, places = own["name"], [lambda: run.experiment.dataset]
@@ -155,6 +160,25 @@ def _measure_classes(
     stats = zip(precision.tolist(), recall.tolist(), count.tolist(), strict=True)
     keys = ("precision", "recall", "count")
     return matrix, {name: dict(zip(keys, one, strict=True)) for name, one in zip(names, stats, strict=True)}
+
+
+def _calibrate(
+    flags: Flags, run: "LoadedRun", logits: "np.ndarray", labels: "np.ndarray"
+) -> "tuple[Record, str, Figure]":
+    """Measures calibration, also at the temperature that fits the validation images, where there are any."""
+    from mnist_jax.calibration import expected_calibration_error, fit_temperature, reliability_diagram
+
+    record: Record = {"error": expected_calibration_error(logits, labels)}
+    line = f"expected calibration error {record['error']:.4f}"
+    curves = {"as trained": logits}
+    if run.config.validation_fraction and flags.split == "test":
+        _, images, held_out = _load_split(dataclasses.replace(flags, split="validation"), run)
+        held_out = held_out if held_out.ndim == 1 else held_out.argmax(axis=-1)
+        temperature = fit_temperature(run.logits(images), held_out)
+        curves[f"temperature {temperature:.3g}"] = logits / temperature
+        record |= {"temperature": temperature, "error_scaled": expected_calibration_error(logits / temperature, labels)}
+        line += f"; {record['error_scaled']:.4f} at a temperature of {temperature:.3g}, fitted to the validation images"
+    return record, line, reliability_diagram(curves, labels)
 
 
 def _format_classes(names: Sequence[str], matrix: "np.ndarray", by_class: "Record") -> list[str]:
