@@ -1,0 +1,77 @@
+"""Measures what each means is worth, on validation images alone: python results/ablate.py STUDY DATASET
+
+Trains a recipe, and the recipe with one change at a time, each with the same seeds, and writes
+results/ablations/STUDY.json. A study that was stopped continues.
+"""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import mnist_jax as mj
+
+FOLDER = pathlib.Path(__file__).parent / "ablations"
+SEEDS = 3
+# study -> experiment, what all of its rows share, and the change of each row
+STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
+    "cnn": (
+        "cnn_augmented",
+        {"epochs": 12, "clean_epochs": 1.5},
+        [
+            {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
+            {"elastic": 0.0},
+            {"elastic": 1.0},
+            {"clean_epochs": 0.0},
+            {"label_smoothing": 0.0},
+            {"ema_decay": 0.999},
+            {"schedule": "cosine"},
+        ],
+    ),
+    "perceptron": (
+        "perceptron_augmented",
+        {"epochs": 24, "clean_epochs": 3.0},
+        [
+            {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
+            {"elastic": 0.0},
+            {"clean_epochs": 0.0},
+            {"label_smoothing": 0.0},
+            {"ema_decay": 0.999},
+            {"dropout": 0.2},
+        ],
+    ),
+}
+
+
+def main(study: str, dataset: str) -> None:
+    """Runs a study."""
+    import importlib
+
+    from mnist_jax.report import git_commit, versions
+
+    name, shared, changes = STUDIES[study]
+    experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
+    shared = {"dataset": dataset, "validation_fraction": 0.1, **shared}
+    commit, rows = git_commit(), []
+    for number, change in enumerate([{}, *changes]):
+        fields = {**shared, **change}
+        rate = fields.pop("learning_rate", experiment.config.learning_rate)
+        result = mj.sweep(
+            experiment,
+            pathlib.Path("runs") / "ablations" / study / str(number),
+            grid={"learning_rate": [rate]},
+            seeds=SEEDS,
+            test_seeds=0,
+            engine="process",
+            **fields,
+        )
+        (row,) = result.rows
+        rows.append({"change": change, "accuracy": row.scores, "seconds": row.seconds / len(row.scores)})
+        record = {"experiment": name, "shared": shared, "seeds": row.seeds, "rows": rows}
+        FOLDER.mkdir(exist_ok=True)
+        record = {**record, "commit": commit, "versions": versions()}
+        (FOLDER / f"{study}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
