@@ -23,9 +23,11 @@ MODELS = {
     "softmax": "softmax regression, 784-10",
     "perceptron": "perceptron, 784-784-10, the lecture's recipe",
     "perceptron_tuned": "perceptron, 784-784-10, tuned",
+    "perceptron_augmented": "the same perceptron, augmented",
     "cnn": "CNN, 32 filters of 5x5, dense 128, the lecture's recipe",
     "cnn_tuned": "the same CNN, tuned",
     "cnn_augmented": "the same CNN, augmented",
+    "tiny_cnn": "deep CNN with 10, 14 and 18 filters, augmented",
     "rnn": "LSTM, 128 units, over the rows of the image",
     "vit": "vision transformer, 4x4 patches, two blocks",
     "deep_cnn": "deep CNN, batch norm and augmentation, single network",
@@ -72,8 +74,10 @@ def accuracy_table() -> list[str]:
 GOALS = {
     "softmax": 92.75,
     "perceptron_tuned": 98.75,
+    "perceptron_augmented": 99.40,
     "cnn_tuned": 99.25,
     "cnn_augmented": 99.50,
+    "tiny_cnn": 99.45,
     "deep_cnn": 99.72,
 }
 
@@ -93,6 +97,26 @@ def goal_accuracy_table() -> list[str]:
         met = "yes" if float(cells[0]) >= goal else "no"
         cells += [str(accuracy["n"]), f"{seconds:,.0f}"]
         lines.append(table_row(f"`{name}`", f"{record['parameters']:,}", *cells, f"{goal:.2f}", met))
+    return lines
+
+
+def ablation_table(study: str) -> list[str]:
+    """Validation accuracy of a recipe and of each change of it, with the mean difference of the same seeds."""
+    path = FOLDER / "ablations" / f"{study}.json"
+    if not path.exists():
+        return []
+    lines = table_head("change", "mean accuracy", "difference", "standard error", "n", "seconds a seed")
+    base, *rows = json.loads(path.read_text())["rows"]
+    for row in (base, *rows):
+        pairs = zip(row["accuracy"], base["accuracy"], strict=True)
+        differences = [100 * (changed - unchanged) for changed, unchanged in pairs]
+        cells = ["", ""]
+        if row is not base:
+            error = statistics.stdev(differences) / len(differences) ** 0.5
+            cells = [f"{statistics.fmean(differences):+.2f}", f"{error:.2f}"]
+        change = ", ".join(f"`--{name}={value}`" for name, value in row["change"].items())
+        mean, count = f"{100 * statistics.fmean(row['accuracy']):.2f}", len(differences)
+        lines.append(table_row(change or "none", mean, *cells, count, f"{row['seconds']:.0f}"))
     return lines
 
 
@@ -266,6 +290,8 @@ def render(text: str) -> str:
     tables = {
         "accuracy": accuracy_table(),
         "recipes": goal_accuracy_table(),
+        "ablation of perceptron": ablation_table("perceptron"),
+        "ablation of cnn": ablation_table("cnn"),
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
         "dtypes": dtype_table(),

@@ -23,6 +23,7 @@ from mnist_jax.sweeps.executor import Executor
 from mnist_jax.sweeps.live import Live
 from mnist_jax.sweeps.options import SweepOptions
 from mnist_jax.sweeps.search import prune, rungs
+from mnist_jax.sweeps.space import parse_space
 from mnist_jax.sweeps.storage import open_study
 from mnist_jax.sweeps.study import SharedStudy, Trial
 from mnist_jax.sweeps.table import Row, make_rows
@@ -202,6 +203,10 @@ def test_a_torn_journal_is_cut_back_and_other_files_are_left_alone(tmp_path):
         ({"grid": ["dropout=0.1,0.1"]}, "the same value twice"),
         ({"grid": ["dropout=0.1,1.5"]}, r"dropout=1.5: must be in \[0, 1\)"),
         ({"grid": ["momentum=0.5,0.9"]}, "momentum=0.5 would be refused"),
+        ({"grid": ["batch_size=1:2:5"]}, "has only 2 different values"),
+        ({"grid": ["learning_rate=nan:1:3"]}, "must be finite"),
+        ({"grid": ["=1,2"]}, "must be NAME=VALUES"),
+        ({"grid": (("dropout", 0.1),)}, "must be a dict"),
         ({"grid": ["seed=1,2"]}, "use seeds=N"),
         ({"grid": ["batch_size=100,700"]}, "only 630 training images"),
         ({"grid": ["learning_rate=1e-4:1e-1:log:100", "dropout=0:0.9:100"]}, "10,000 points"),
@@ -221,6 +226,12 @@ def test_bad_input_is_one_line_before_anything_runs(experiment, tmp_path, argume
         mj.sweep(experiment, tmp_path / "s", **{**QUICK, **arguments})
     assert "\n" not in str(caught.value) and "pw" not in str(caught.value)
     assert not list(tmp_path.glob("s/runs-*"))
+
+
+def test_values_may_be_a_number_or_an_array():
+    for values in ([0.5], 0.5), ([0.1, 0.2], np.array([0.1, 0.2])):
+        (dimension,) = parse_space({"dropout": values[1]}, mj.Config(), "grid")
+        assert list(dimension.values) == values[0]
 
 
 def table(folder):

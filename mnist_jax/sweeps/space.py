@@ -91,7 +91,9 @@ def _parse_range(name: str, text: str, flag: Flag, what: str, steps: bool) -> Di
     if len(parts) != 2 + log + steps:
         raise ConfigError(f"{what}: a range is {form}")
     low, high = (_number(part, flag, what) for part in parts[:2])
-    if not low < high or not math.isfinite(high - low):
+    if not math.isfinite(high - low):
+        raise ConfigError(f"{what}: the ends of a range must be finite")
+    if not low < high:
         raise ConfigError(f"{what}: the range is {'inverted' if low > high else 'empty'}; write the smaller end first")
     if log and low <= 0:
         raise ConfigError(f"{what}: a logarithmic range must begin above 0")
@@ -104,7 +106,10 @@ def _parse_range(name: str, text: str, flag: Flag, what: str, steps: bool) -> Di
     if count > 10_000:
         raise ConfigError(f"{what}: {count} values are too many; at most 10,000")
     numbers = np.geomspace(low, high, count) if log else np.linspace(low, high, count)
-    return Dimension(name, values=tuple(dict.fromkeys(round_value(float(x), is_int) for x in numbers)))
+    values = tuple(dict.fromkeys(round_value(float(x), is_int) for x in numbers))
+    if len(values) < count:
+        raise ConfigError(f"{what}: has only {len(values)} different values; name fewer")
+    return Dimension(name, values=values)
 
 
 def parse_dimension(name: str, spec: Spec, config: Config, kind: str) -> Dimension:
@@ -134,6 +139,7 @@ def parse_dimension(name: str, spec: Spec, config: Config, kind: str) -> Dimensi
         dimension = _parse_range(name, spec, flag, what, steps=kind == "grid")
     else:
         texts = spec.split("|" if "|" in spec or flag.is_tuple else ",") if isinstance(spec, str) else spec
+        texts = texts if isinstance(texts, Sequence) else np.atleast_1d(texts).tolist()  # a number, or an array
         values = [_parse_value(text, flag, what) if isinstance(text, str) else text for text in texts if text != ""]
         if not values:
             raise ConfigError(f"{what}: names no value")
@@ -170,8 +176,10 @@ def parse_space(specs: Sequence[str] | Mapping[str, Spec], config: Config, kind:
     """
     pairs: list[tuple[str, Spec]] = []
     for spec in specs if not isinstance(specs, Mapping) else ():
+        if not isinstance(spec, str):
+            raise ConfigError(f"{kind}: must be a dict from names to values, or texts NAME=VALUES; got {spec!r:.40}")
         name, equals, text = spec.partition("=")
-        if not equals:
+        if not (name and equals):
             example = "learning_rate=1e-4:1e-1:log" + (":8" if kind == "grid" else "")
             raise ConfigError(f"{kind}={spec}: must be NAME=VALUES, such as {kind}={example}")
         pairs.append((name.strip().lstrip("-"), text.strip()))
