@@ -1,8 +1,6 @@
 """The lecture's convolutional network on digits that are moved, turned and bent at random.
 
 python -m experiments.cnn_augmented --dataset=mnist --num_seeds=5
-
-Result: test error 1.51 % (standard deviation 0.07, n=5), results/cnn_augmented.json.
 """
 
 import mnist_jax as mj
@@ -17,8 +15,9 @@ EXPERIMENT = mj.Experiment(
     validation_fraction=0.0,
     rotation=10.0,
     zoom=0.1,
-    translation=2.0,
-    elastic=1.0,
+    translation=1.0,
+    elastic=0.5,
+    clean_epochs=4.0,
     loss="categorical_crossentropy",
     label_smoothing=0.1,
     optimizer="adam",
