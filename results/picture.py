@@ -1,0 +1,77 @@
+"""Draws docs/accuracy.svg, what each network reaches and what it costs: python results/picture.py"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from table import GOALS
+
+import mnist_jax as mj
+from mnist_jax.config import config_from_dict
+from mnist_jax.plots import new_figure
+
+FOLDER = pathlib.Path(__file__).parent
+LABELS = {"parameters": "parameters", "multiply_adds": "multiply-adds an image", "seconds": "seconds of training"}
+
+
+def count_multiply_adds(module: nn.Module) -> int:
+    """Counts those of convolutions and dense layers for one image, as they are written, not as they are computed."""
+    image = jnp.zeros((1, 28, 28, 1))
+    is_counted = (nn.Conv, nn.Dense)
+
+    def init(image: jax.Array) -> dict[str, Any]:
+        is_kept = lambda layer, _: isinstance(layer, is_counted)  # noqa: E731
+        return module.init_with_output(jax.random.key(0), image, capture_intermediates=is_kept)[1]
+
+    variables = jax.eval_shape(init, image)
+    total = 0
+    for layer, outputs in variables["intermediates"].items():
+        kernel, (output,) = variables["params"][layer]["kernel"], outputs["__call__"]
+        total += output.size * kernel.size // kernel.shape[-1]
+    return total
+
+
+def load_points() -> list[dict[str, Any]]:
+    """What was trained here: test error in percent by name, and its costs."""
+    points = []
+    for name in GOALS:
+        if not (FOLDER / f"{name}.json").exists():
+            continue
+        record = json.loads((FOLDER / f"{name}.json").read_text())
+        accuracy, config = record["summary"]["test"]["accuracy"], config_from_dict(record["config"])
+        costs = {
+            "parameters": record["parameters"],
+            "multiply_adds": count_multiply_adds(mj.make_model(config, 10)),
+            "seconds": sum(record["seconds"]["epochs"]) / accuracy["n"],
+        }
+        points.append({"name": name, "error": 100 * (1 - accuracy["mean"]), "std": 100 * accuracy["std"], **costs})
+    return points
+
+
+def draw(points: list[Mapping[str, Any]], published: list[Mapping[str, Any]]) -> None:
+    """Writes the picture."""
+    figure = new_figure(13, 4.5)
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, cost in zip(panels, LABELS, strict=True):
+        for point in points:
+            axes.errorbar(point[cost], point["error"], point["std"], fmt="o", color="C0", capsize=2)
+            axes.annotate(
+                point["name"], (point[cost], point["error"]), xytext=(4, 4), textcoords="offset points", size=7
+            )
+        for point in published:
+            if point.get(cost):
+                color = {"yes": "C3", "no": "C2", "not said": "0.5"}[point["selected_on_test"]]
+                axes.plot(point[cost], 100 - point["accuracy"], "s", color=color)
+                place = (point[cost], 100 - point["accuracy"])
+                axes.annotate(point["name"], place, xytext=(4, -9), textcoords="offset points", size=6, color=color)
+        axes.set(xscale="log", yscale="log", xlabel=LABELS[cost])
+    panels[0].set_ylabel("test error, percent")
+    figure.savefig(FOLDER.parent / "docs" / "accuracy.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    draw(load_points(), json.loads((FOLDER / "published.json").read_text()))
