@@ -57,7 +57,7 @@ class Config:
     translation: float = flag_field(0.0, "translate by up to so many pixels", group="augmentation", minimum=0, exclusive_maximum=1000, traced=True)
     elastic: float = flag_field(0.0, "move pixels by a smooth random field of this standard deviation, in pixels", group="augmentation", minimum=0, exclusive_maximum=1000, traced=True)
 
-    clean_epochs: float = flag_field(0.0, "last epochs, which see the images as they are", minimum=0)
+    clean_fraction: float = flag_field(0.0, "last fraction of training, which sees the images as they are", minimum=0, exclusive_maximum=1)
 
     loss: str = flag_field("sparse_categorical_crossentropy", "name in mnist_jax.losses.LOSSES, as in Keras", group="loss")
     from_logits: bool = flag_field(True, "whether the loss takes logits, or else softmax's probabilities", group="loss")
@@ -95,8 +95,6 @@ class Config:
             raise ConfigError(f"seed={self.seed}: seeds must stay below {MAX_INT}")
         if self.patience and not (self.eval_every_epochs and self.validation_fraction):
             raise ConfigError(f"patience={self.patience}: needs eval_every_epochs and validation_fraction above 0")
-        if self.clean_epochs > self.epochs:
-            raise ConfigError(f"clean_epochs={self.clean_epochs}: must be at most epochs={self.epochs}")
         if self.nesterov and not is_on(self.momentum):
             raise ConfigError("nesterov=True: needs momentum above 0")
 

@@ -252,7 +252,7 @@ class Experiment:
             parts.loss,
             metrics=parts.metrics,
             augment=parts.augment,
-            augment_steps=round(steps * (1 - config.clean_epochs / config.epochs)) if config.clean_epochs else None,
+            augment_steps=round(steps * (1 - config.clean_fraction)) if config.clean_fraction else None,
             preprocess=parts.preprocess,
             regularizer=losses.make_regularizer(config),
             ema_decay=config.ema_decay,

@@ -17,12 +17,12 @@ SEEDS = 3
 STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "cnn": (
         "cnn_augmented",
-        {"epochs": 12, "clean_epochs": 1.5},
+        {"epochs": 12},
         [
             {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
             {"elastic": 0.0},
             {"elastic": 1.0},
-            {"clean_epochs": 0.0},
+            {"clean_fraction": 0.0},
             {"label_smoothing": 0.0},
             {"ema_decay": 0.999},
             {"schedule": "cosine"},
@@ -30,11 +30,11 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "perceptron": (
         "perceptron_augmented",
-        {"epochs": 24, "clean_epochs": 3.0},
+        {"epochs": 24},
         [
             {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
             {"elastic": 0.0},
-            {"clean_epochs": 0.0},
+            {"clean_fraction": 0.0},
             {"label_smoothing": 0.0},
             {"ema_decay": 0.999},
             {"dropout": 0.2},
