@@ -1,6 +1,8 @@
 """Softmax regression with a loss and a learning rate that sweeps chose on validation, trained on all 60,000 images.
 
 python -m experiments.softmax_tuned --dataset=mnist --num_seeds=10
+
+Result: test error 6.55 % (standard deviation 0.03, n=10), results/softmax_tuned.json.
 """
 
 import mnist_jax as mj

@@ -17,20 +17,18 @@ SEEDS = 3
 STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "cnn": (
         "cnn_augmented",
-        {"epochs": 12},
+        {"epochs": 9},
         [
             {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
             {"elastic": 0.0},
-            {"elastic": 1.0},
             {"clean_fraction": 0.0},
             {"label_smoothing": 0.0},
             {"ema_decay": 0.999},
-            {"schedule": "cosine"},
         ],
     ),
     "perceptron": (
         "perceptron_augmented",
-        {"epochs": 24},
+        {"epochs": 20},
         [
             {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
             {"elastic": 0.0},
@@ -62,7 +60,7 @@ def main(study: str, dataset: str) -> None:
             grid={"learning_rate": [rate]},
             seeds=SEEDS,
             test_seeds=0,
-            engine="process",
+            engine="serial",
             **fields,
         )
         (row,) = result.rows
