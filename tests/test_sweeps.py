@@ -26,7 +26,7 @@ from mnist_jax.sweeps.search import prune, rungs
 from mnist_jax.sweeps.space import parse_space
 from mnist_jax.sweeps.storage import open_study
 from mnist_jax.sweeps.study import SharedStudy, Trial
-from mnist_jax.sweeps.table import Row, make_rows
+from mnist_jax.sweeps.table import Row, advise, make_rows
 from mnist_jax.sweeps.trainer import Objective
 
 QUICK = {"test_seeds": 0, "quiet": True}
@@ -122,6 +122,18 @@ def test_seeds_and_trials_are_added_to_a_finished_sweep(experiment, tmp_path):
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds a run; choose another folder"):
         mj.sweep(experiment, tmp_path / "run", space=space, trials=4, **QUICK)
+
+
+def test_the_advice_says_where_trials_differ_in_seeds(experiment, tmp_path):
+    grid = {"learning_rate": (1e-3, 1e-2)}
+    mj.sweep(experiment, tmp_path / "s", grid=grid, seeds=2, engine="serial", **QUICK)
+    fewer = mj.sweep(experiment, tmp_path / "s", grid=grid, seeds=1, engine="serial", **QUICK)
+    assert [len(row.scores) for row in fewer.rows] == [2, 2]
+    assert "Trials have 2 seeds from before; --seeds=1 takes none away." in fewer.advice
+    rows = [
+        Row(n, {}, experiment.config, "", "COMPLETE", [7], [0.5] * count, [], 1.0, 2) for n, count in enumerate((3, 2))
+    ]
+    assert any("Trials have 2 to 3 seeds" in line for line in advise(rows, (), Objective("accuracy", False), 3))
 
 
 def test_a_trial_that_fails_has_its_reason_and_ends_nothing(experiment, tmp_path):

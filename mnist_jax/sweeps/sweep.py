@@ -233,7 +233,7 @@ def _finish(task: Task, study: SharedStudy, how: Record) -> SweepResult:
         )
     best = rows[0]
     write_json(task.workdir / BEST, dataclasses.asdict(best.config))
-    advice = advise(rows, task.dimensions, task.objective)
+    advice = advise(rows, task.dimensions, task.objective, len(task.seeds))
     test = _score_winner(task, study, best)
     total = sum(len(row.seeds) * row.config.epochs for row in rows)
     record = {

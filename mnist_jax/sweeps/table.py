@@ -170,13 +170,14 @@ def write_csv(path: pathlib.Path, rows: Sequence[Row], dimensions: Sequence[Dime
     tmp.replace(path)
 
 
-def advise(rows: Sequence[Row], dimensions: Sequence[Dimension], objective: Objective) -> list[str]:
+def advise(rows: Sequence[Row], dimensions: Sequence[Dimension], objective: Objective, seeds: int) -> list[str]:
     """Warns of what the numbers do not show.
 
     Args:
       rows: best first.
       dimensions: what varies.
       objective: what is compared.
+      seeds: how many each trial was asked to have.
 
     Returns:
       A sentence for each warning.
@@ -203,6 +204,11 @@ def advise(rows: Sequence[Row], dimensions: Sequence[Dimension], objective: Obje
                 f"The best {dimension.name}, {format_value(value)}, lies at the {side} end of its range: "
                 "try values beyond it."
             )
+    fewest, most = (pick(len(row.scores) for row in complete) for pick in (min, max))
+    if fewest < most:
+        warnings.append(f"Trials have {fewest} to {most} seeds: --seeds={most} makes their means comparable.")
+    elif seeds < most:
+        warnings.append(f"Trials have {most} seeds from before; --seeds={seeds} takes none away.")
     if len(best.scores) < 2:
         warnings.append(
             "Each trial has one seed, so nothing says how much of a difference is chance: use --seeds=3 or more."
