@@ -154,7 +154,10 @@ class DeepCNN(BaseClassifier):
                 x = self.conv(x, filters, 3 if stage else self.kernel_size, "SAME")
                 x = self.norm_act(x, train, mask)
         if self.pooling != "none":
-            pools = {"avg": x.mean(axis=(1, 2)), "max": x.max(axis=(1, 2))}
+            x = x.reshape(x.shape[0], -1, x.shape[-1])
+            # The gradient of x.max() compares x with its maximum: NaN where XLA computes x twice, rounded differently.
+            largest = jnp.take_along_axis(x, jnp.argmax(x, axis=1, keepdims=True), axis=1)[:, 0]
+            pools = {"avg": x.mean(axis=1), "max": largest}
             x = jnp.concatenate([pools[name] for name in self.pooling.split("_")], axis=-1)
         x = self.dropout_layer(x.reshape(x.shape[0], -1), train)
         for units in self.hidden_sizes:

@@ -16,6 +16,7 @@ from mnist_jax.cli import TrainFlags
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.fields import flags_of
 from mnist_jax.loaded_run import load_run
+from mnist_jax.models import make_model
 
 RECIPES = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
 COMMANDS = sorted(path.stem for path in (ROOT / "mnist_jax" / "commands").glob("[!_]*.py"))
@@ -198,3 +199,19 @@ def test_the_readmes_script(readme):
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert float(re.search(r"accuracy (\d\.\d+)", process.stdout)[1]) > 0.9
+
+
+def test_the_pictures_multiply_adds_are_those_counted_by_hand(table):
+    count = importlib.import_module("picture").count_multiply_adds
+    lecture = {"hidden_sizes": (128,), "filters": (32,), "kernel_size": 5}
+    by_hand = {
+        "perceptron": (784 * 784 + 784 * 10, {}),
+        "cnn": (24 * 24 * 25 * 32 + 12 * 12 * 32 * 128 + 128 * 10, lecture),
+        "deep_cnn": (
+            28 * 28 * 25 * 4 + 14 * 14 * 9 * (4 * 8 + 8 * 8) + 16 * 10,
+            {"filters": (4, 8), "pooling": "avg_max"},
+        ),
+    }
+    for model, (expected, fields) in by_hand.items():
+        config = Config(model=model, **{"hidden_sizes": (784,) if model == "perceptron" else (), **fields})
+        assert count(make_model(config, 10)) == expected
