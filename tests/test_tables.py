@@ -41,7 +41,7 @@ VARIANTS = [(model, {}) for model in MODELS] + [
     *(("perceptron", {"norm": norm}) for norm in ("batch", "layer")),
     ("cnn", {"norm": "layer"}),
     ("deep_cnn", {"norm": "batch"}),
-    *(("deep_cnn", {"norm": "batch", "pooling": pooling}) for pooling in ("avg", "max", "avg_max")),
+    *(("deep_cnn", {"norm": "batch", "filters": (8, 32), "pooling": pooling}) for pooling in ("avg", "max", "avg_max")),
     ("rnn", {"cell": "gru", "norm": "layer"}),
     ("vit", {"tokens": "intensity"}),
 ]
