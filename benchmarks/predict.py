@@ -1,7 +1,7 @@
-"""Reads pictures such as people take, and writes how many are right, unsure and wrong into results/predict.json.
+"""Reads pictures such as people take, and writes how many are right, unsure and wrong into results/NAME.json.
 
-python -m benchmarks.predict FOLDER RUN RUN, of the four IDX files of MNIST and of two finished runs; then
-python results/table.py writes the tables of docs/predict.md.
+python -m benchmarks.predict NAME FOLDER RUN..., of the four IDX files of MNIST and of finished runs; then
+python results/table.py writes the tables of docs/predict.md (NAME predict) and docs/accuracy.md (NAME predict_recipes).
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from mnist_jax.errors import DataError
 from mnist_jax.files import write_json
 from mnist_jax.loaded_run import LoadedRun, Prediction
 
-RESULT = pathlib.Path(__file__).parents[1] / "results" / "predict.json"
+RESULTS = pathlib.Path(__file__).parents[1] / "results"
 PICTURES = 100  # of each kind
 
 
@@ -61,7 +61,7 @@ def count_unsure(predictions: list[Prediction]) -> int:
     return sum(bool(one.unsure) for one in predictions)
 
 
-def main(folder: str, *workdirs: str) -> None:
+def main(name: str, folder: str, *workdirs: str) -> None:
     dataset, runs = mj.load_dataset(f"idx:{folder}"), [mj.load_run(workdir) for workdir in workdirs]
     record = {
         "runs": [run.config.name for run in runs],
@@ -72,7 +72,7 @@ def main(folder: str, *workdirs: str) -> None:
             sum(bool(one.unsure) for one in run.predict(dataset.test_images[..., 0])) for run in runs
         ],
     }
-    write_json(RESULT, record)
+    write_json(RESULTS / f"{name}.json", record)
 
 
 if __name__ == "__main__":

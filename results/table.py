@@ -102,6 +102,39 @@ def goal_accuracy_table() -> list[str]:
     return lines
 
 
+def resplit_table() -> list[str]:
+    """Test accuracy on MNIST's own split beside that on other random splits, one seed each."""
+    lines = table_head("recipe", "own test images", "std", "n", "other test images", "std", "n")
+    for name in GOALS:
+        others = sorted((FOLDER / "resplits").glob(f"{name}-*.json"))
+        if not others:
+            continue
+        own, drawn = (
+            [100 - error for path in paths for error in read_test_errors(path)]
+            for paths in ([FOLDER / f"{name}.json"], others)
+        )
+        cells = [
+            f"{value:.2f}" if isinstance(value, float) else value
+            for scores in (own, drawn)
+            for value in (statistics.fmean(scores), statistics.stdev(scores), len(scores))
+        ]
+        lines.append(table_row(f"`{name}`", *cells))
+    return lines
+
+
+def strangers_table() -> list[str]:
+    """How many pictures of digits each recipe reads rightly, surely or not, and wrongly though surely."""
+    lines = table_head("run of", "right", "unsure", "wrong", "test images called unsure")
+    for name in ("predict", "predict_recipes"):
+        path = FOLDER / f"{name}.json"
+        record = json.loads(path.read_text()) if path.exists() else {"runs": []}
+        for number, recipe in enumerate(record["runs"]):
+            counts = [sum(kind[number][column] for kind in record["digits"].values()) for column in range(3)]
+            cells = [f"{100 * count / sum(counts):.1f} %" for count in counts]
+            lines.append(table_row(f"`{recipe}`", *cells, record["unsure_test_images"][number]))
+    return lines
+
+
 def ablation_table(study: str) -> list[str]:
     """Validation accuracy of a recipe and of each change of it, with the mean difference of the same seeds."""
     path = FOLDER / "ablations" / f"{study}.json"
@@ -293,6 +326,8 @@ def render(text: str) -> str:
         "accuracy": accuracy_table(),
         "recipes": goal_accuracy_table(),
         "ablation of perceptron": ablation_table("perceptron"),
+        "resplits": resplit_table(),
+        "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
