@@ -93,11 +93,12 @@ def goal_accuracy_table() -> list[str]:
         if not (FOLDER / f"{name}.json").exists():
             continue
         record = json.loads((FOLDER / f"{name}.json").read_text())
-        accuracy = record["summary"]["test"]["accuracy"]
-        cells = [f"{100 * accuracy[stat]:.2f}" for stat in ("mean", "std", "min", "max")]
-        seconds = sum(record["seconds"]["epochs"]) / accuracy["n"]
+        scores = [100 - error for error in read_test_errors(FOLDER / f"{name}.json")]
+        stats = statistics.fmean(scores), statistics.stdev(scores), min(scores), max(scores)
+        cells = [f"{value:.2f}" for value in stats]
+        seconds = sum(record["seconds"]["epochs"]) / len(scores)
         met = "yes" if float(cells[0]) >= goal else "no"
-        cells += [str(accuracy["n"]), f"{seconds:,.0f}"]
+        cells += [str(len(scores)), f"{seconds:,.0f}"]
         lines.append(table_row(f"`{name}`", f"{record['parameters']:,}", *cells, f"{goal:.2f}", met))
     return lines
 
@@ -110,18 +111,21 @@ def choice_table() -> list[str]:
             record = json.loads((FOLDER / f"{name}.json").read_text())
             accuracy = record["summary"]["test"]["accuracy"]
             seconds = sum(record["seconds"]["epochs"]) / accuracy["n"]
-            found[pathlib.Path(name).name] = (accuracy, record["parameters"], seconds)
+            found[name] = (accuracy["mean"], record["parameters"], seconds)
     best, small = (
-        max((name for name in found if found[name][1] <= limit), key=lambda name: found[name][0]["mean"])
+        max((name for name in found if found[name][1] <= limit), key=lambda name: found[name][0])
         for limit in (float("inf"), 10_000)
     )
-    quick = min((name for name in found if found[name][0]["mean"] >= 0.995), key=lambda name: found[name][2])
+    quick = min((name for name in found if found[name][0] >= 0.995), key=lambda name: found[name][2])
     rows = {"best single network": best, "best of at most 10,000 parameters": small, "quickest to 99.5 %": quick}
     lines = table_head("", "recipe", "mean test error", "std", "n", "parameters", "seconds of training")
     for title, name in rows.items():
-        accuracy, parameters, seconds = found[name]
-        cells = [f"{100 * (1 - accuracy['mean']):.2f} %", f"{100 * accuracy['std']:.2f}", accuracy["n"]]
-        lines.append(table_row(title, f"`{name}`", *cells, f"{parameters:,}", f"{seconds:,.0f}"))
+        (mean, std, _, n), (_, parameters, seconds) = (
+            format_stats(read_test_errors(FOLDER / f"{name}.json")),
+            found[name],
+        )
+        recipe = f"`{pathlib.Path(name).name}`"
+        lines.append(table_row(title, recipe, mean, std, n, f"{parameters:,}", f"{seconds:,.0f}"))
     (target,) = load_benchmark("cpu")["targets"]
     accuracy = target["test_accuracy"]
     cells = [f"{100 * (1 - accuracy['mean']):.2f} %", f"{100 * accuracy['std']:.2f}", accuracy["n"]]
