@@ -26,6 +26,19 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
             {"ema_decay": 0.999},
         ],
     ),
+    "deep_cnn": (  # with fewer filters, as what a CPU trains in two minutes
+        "deep_cnn",
+        {
+            "filters": (16, 32, 64),
+            "epochs": 6,
+            "learning_rate": 1e-2,
+            "rotation": 5.0,
+            "zoom": 0.05,
+            "translation": 1.0,
+            "dropout": 0.1,
+        },
+        [{"elastic": 0.5}, {"clean_fraction": 0.1}, {"pooling": "avg_max"}],
+    ),
     "perceptron": (
         "perceptron_augmented",
         {"epochs": 20},
