@@ -1,6 +1,8 @@
 """A convolutional network of less than 10,000 parameters: narrow stages, pooled over the whole image.
 
 python -m experiments.tiny_cnn --dataset=mnist --num_seeds=5
+
+Result: test error 0.49 % (standard deviation 0.04, n=5), results/tiny_cnn.json.
 """
 
 import mnist_jax as mj
