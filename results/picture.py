@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from table import GOALS
 
 import mnist_jax as mj
@@ -15,6 +17,7 @@ from mnist_jax.config import config_from_dict
 from mnist_jax.plots import new_figure
 
 FOLDER = pathlib.Path(__file__).parent
+COLORS = {"yes": "C3", "no": "C2", "not said": "0.5"}
 LABELS = {"parameters": "parameters", "multiply_adds": "multiply-adds an image", "seconds": "seconds of training"}
 
 
@@ -52,26 +55,35 @@ def load_points() -> list[dict[str, Any]]:
     return points
 
 
-def draw(points: list[Mapping[str, Any]], published: list[Mapping[str, Any]]) -> None:
-    """Writes the picture."""
+def _mark(axes: Axes, x: float, y: float, name: str, color: str, is_left: bool) -> None:
+    """Draws a point with its name beside it."""
+    place, side = ((-6, 0), "right") if is_left else ((6, 0), "left")
+    axes.annotate(
+        name, (x, y), xytext=place, textcoords="offset points", size=7, ha=side, va="center", color=color
+    ).set_in_layout(False)
+
+
+def draw(points: list[Mapping[str, Any]], published: list[Mapping[str, Any]]) -> Figure:
+    """Draws the picture: a panel for each cost."""
     figure = new_figure(13, 4.5)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, cost in zip(panels, LABELS, strict=True):
         for point in points:
             axes.errorbar(point[cost], point["error"], point["std"], fmt="o", color="C0", capsize=2)
-            axes.annotate(
-                point["name"], (point[cost], point["error"]), xytext=(4, 4), textcoords="offset points", size=7
-            )
+            _mark(axes, point[cost], point["error"], point["name"], "C0", is_left=point["name"] == "cnn_augmented")
         for point in published:
             if point.get(cost):
-                color = {"yes": "C3", "no": "C2", "not said": "0.5"}[point["selected_on_test"]]
-                axes.plot(point[cost], 100 - point["accuracy"], "s", color=color)
-                place = (point[cost], 100 - point["accuracy"])
-                axes.annotate(point["name"], place, xytext=(4, -9), textcoords="offset points", size=6, color=color)
+                color, error = COLORS[point["selected_on_test"]], 100 - point["accuracy"]
+                axes.plot(point[cost], error, "s", color=color)
+                _mark(axes, point[cost], error, point["mark"], color, is_left=True)
         axes.set(xscale="log", yscale="log", xlabel=LABELS[cost])
+        axes.set_yticks([0.3, 0.5, 1, 2, 5], ["0.3", "0.5", "1", "2", "5"])
+        axes.minorticks_off()
+        axes.margins(x=0.35)
     panels[0].set_ylabel("test error, percent")
-    figure.savefig(FOLDER.parent / "docs" / "accuracy.svg", metadata={"Date": None})
+    return figure
 
 
 if __name__ == "__main__":
-    draw(load_points(), json.loads((FOLDER / "published.json").read_text()))
+    figure = draw(load_points(), json.loads((FOLDER / "published.json").read_text()))
+    figure.savefig(FOLDER.parent / "docs" / "accuracy.svg", metadata={"Date": None})
