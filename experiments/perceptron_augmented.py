@@ -1,6 +1,8 @@
 """The lecture's perceptron, 784-784-10, on digits that are moved, turned and bent at random.
 
-python -m experiments.perceptron_augmented --dataset=mnist --num_seeds=10
+python -m experiments.perceptron_augmented --dataset=mnist --num_seeds=5
+
+Result: test error 0.69 % (standard deviation 0.02, n=5), results/perceptron_augmented.json.
 """
 
 import mnist_jax as mj
