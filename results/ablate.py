@@ -39,18 +39,6 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
         },
         [{"elastic": 0.5}, {"clean_fraction": 0.1}, {"pooling": "avg_max"}],
     ),
-    "perceptron": (
-        "perceptron_augmented",
-        {"epochs": 20},
-        [
-            {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
-            {"elastic": 0.0},
-            {"clean_fraction": 0.0},
-            {"label_smoothing": 0.0},
-            {"ema_decay": 0.999},
-            {"dropout": 0.2},
-        ],
-    ),
 }
 
 

@@ -356,10 +356,6 @@ def render(text: str) -> str:
     tables = {
         "accuracy": accuracy_table(),
         "recipes": goal_accuracy_table(),
-        "ablation of perceptron": ablation_table("perceptron"),
-        "choices": choice_table(),
-        "resplits": resplit_table(),
-        "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),
         "ablation of deep_cnn": ablation_table("deep_cnn"),
         "losses": loss_table(),
