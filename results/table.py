@@ -356,6 +356,9 @@ def render(text: str) -> str:
     tables = {
         "accuracy": accuracy_table(),
         "recipes": goal_accuracy_table(),
+        "choices": choice_table(),
+        "resplits": resplit_table(),
+        "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),
         "ablation of deep_cnn": ablation_table("deep_cnn"),
         "losses": loss_table(),
