@@ -374,6 +374,8 @@ def render(text: str) -> str:
         "batch sizes": batch_size_table(),
         "storage": storage_table(),
     }
+    if unknown := set(re.findall("<!-- end of (.*?) -->", text)) - set(tables):
+        raise ValueError(f"no such tables: {', '.join(sorted(unknown))}")
     for name, lines in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         table = "\n".join([start, *lines, end])
