@@ -16,6 +16,7 @@ from mnist_jax.files import DEFAULT_DATA_DIR, expand_user, has_home
 from mnist_jax.idx import IDX_FILES, read_idx
 from mnist_jax.readers.arrays import Arrays, compact_labels, split_stratified
 from mnist_jax.readers.csv import read_csv
+from mnist_jax.readers.decode import resize
 from mnist_jax.readers.idx_folder import read_idx_folder
 from mnist_jax.readers.image_folder import read_image_folder
 from mnist_jax.readers.npz import read_npz
@@ -154,15 +155,13 @@ def _load_mnist5k(name: str, data_dir: str) -> Dataset:
 
 def _load_digits(name: str, data_dir: str, image_size: int = 0) -> Dataset:
     """The 1,797 digits of 8x8 pixels and 16 levels in scikit-learn; one in five of each class for test."""
-    from PIL import Image
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
-    images, labels = (loaded.images * 255 / 16).astype(np.uint8), loaded.target
+    images = (loaded.images[..., None] * 255 / 16).astype(np.uint8)
     if image_size:
-        size = (image_size, image_size)
-        images = np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BILINEAR)) for one in images])
-    return make_dataset(*split_stratified(images, labels), DIGITS, name)
+        images = np.stack([resize(image, image_size) for image in images])
+    return make_dataset(*split_stratified(images, loaded.target), DIGITS, name)
 
 
 def _own(read: Callable[..., Arrays]) -> Callable[..., Dataset]:

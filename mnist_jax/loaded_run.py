@@ -193,6 +193,18 @@ def _check_record(record: Any, experiment: Experiment | None) -> tuple[Experimen
     return base.with_config(config), seeds
 
 
+def _build(experiment: Experiment, record: Record, steps: int) -> Components:
+    """The pure functions for the data that a result names."""
+    dataset = record["dataset"]
+    image = jax.ShapeDtypeStruct(tuple(dataset["image_shape"]), dataset["image_dtype"])
+    return experiment.build(steps=steps, num_classes=len(dataset["class_names"]), image=image)
+
+
+def _restore(workdir: pathlib.Path, seed: int, components: Components) -> TrainState:
+    """The final state of a seed."""
+    return restore_state(final_state_folder(workdir, seed), jax.eval_shape(components.init, jax.random.key(seed)))
+
+
 def load_run(
     workdir: str | os.PathLike[str], experiment: Experiment | None = None, seed: int | None = None
 ) -> LoadedRun:
@@ -221,14 +233,11 @@ def load_run(
     seed = next(iter(seeds)) if seed is None else seed
     if seed not in seeds:
         raise ConfigError(f"seed={seed}: {path.parent} has {', '.join(map(str, seeds))}")
-    dataset = record["dataset"]
-    image = jax.ShapeDtypeStruct(tuple(dataset["image_shape"]), dataset["image_dtype"])
     try:
-        components = experiment.build(steps=seeds[seed], num_classes=len(dataset["class_names"]), image=image)
+        components = _build(experiment, record, seeds[seed])
     except (ArgumentError, ConfigError) as error:
         raise DataError(f"{path}: not a result of this version ({error})") from None
-    shapes = jax.eval_shape(components.init, jax.random.key(seed))
-    state = restore_state(final_state_folder(path.parent, seed), shapes)
+    state = _restore(path.parent, seed, components)
     return LoadedRun(experiment, record, components, state, path.parent, (seed,))
 
 
@@ -250,14 +259,15 @@ def load_ensemble(workdirs: Sequence[str | os.PathLike[str]], experiment: Experi
         same = [(run.config.deciding_bits(), run.record["dataset"]["sha256"]) for run in (first, other)]
         if same[0] != same[1]:
             raise DataError(f"workdir={other.workdir}: differs from {first.workdir} in more than its seeds")
-    seeds = [(run.workdir, one["seed"]) for run in (first, *others) for one in run.record["runs"]]
-    states = [load_run(workdir, experiment, seed).state for workdir, seed in seeds]
+    seeds, states = [], []
+    for run in (first, *others):
+        run_seeds = [one["seed"] for one in run.record["runs"]]
+        seeds += run_seeds
+        states += [run.state, *(_restore(run.workdir, seed, run.components) for seed in run_seeds[1:])]
     ensemble = first.experiment.with_model(make_ensemble(first.components.model))
-    dataset = first.record["dataset"]
-    image = jax.ShapeDtypeStruct(tuple(dataset["image_shape"]), dataset["image_dtype"])
     return first._replace(
         experiment=ensemble,
-        components=ensemble.build(steps=1, num_classes=len(dataset["class_names"]), image=image),
+        components=_build(ensemble, first.record, steps=1),
         state=jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
-        seeds=tuple(seed for _, seed in seeds),
+        seeds=tuple(seeds),
     )

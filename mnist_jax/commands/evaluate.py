@@ -59,7 +59,8 @@ def main(flags: Flags, positional: list[str]) -> None:
     from mnist_jax.metrics import compute
 
     run = flags.load()
-    dataset, images, labels = _load_split(flags, run)
+    dataset = _load_dataset(flags, run)
+    images, labels = _choose_split(run, dataset, flags.split)
     eval_step = run.components.eval_step
     score = jax.jit(lambda state, images, labels: evaluate(eval_step, state, images, labels))
     scores = compute(jax.device_get(score(run.state, images, labels)))
@@ -74,12 +75,12 @@ def main(flags: Flags, positional: list[str]) -> None:
     logits = run.logits(images)
     folder = flags.make_output(f"evaluate-{run.config.name}-{dataset.name.partition(':')[0]}-{flags.split}")
     if logits.shape == (len(labels), len(run.class_names)):
-        classes = labels if labels.ndim == 1 else labels.argmax(axis=-1)
+        classes = _to_classes(labels)
         matrix, by_class = _measure_classes(run.class_names, classes, logits.argmax(axis=-1))
         lines += _format_classes(run.class_names, matrix, by_class)
         plots.save(plots.confusion(matrix, run.class_names), folder / "confusion.png")
         plots.save(plots.mistakes(images, classes, logits, run.class_names), folder / "mistakes.png")
-        calibration, line, diagram = _calibrate(flags, run, logits, classes)
+        calibration, line, diagram = _calibrate(run, dataset, flags.split, logits, classes)
         plots.save(diagram, folder / "calibration.png")
         lines.append(line)
         record |= {"classes": by_class, "confusion": matrix.tolist(), "calibration": calibration}
@@ -119,8 +120,8 @@ def _load_own_dataset(run: "LoadedRun", data_dir: str) -> "Dataset":
     )
 
 
-def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, np.ndarray]":
-    from mnist_jax.batches import split_dataset
+def _load_dataset(flags: Flags, run: "LoadedRun") -> "Dataset":
+    """The data set to score, which must fit the run."""
     from mnist_jax.datasets import RESIZED, load_dataset
 
     name = flags.dataset
@@ -139,13 +140,25 @@ def _load_split(flags: Flags, run: "LoadedRun") -> "tuple[Dataset, np.ndarray, n
         raise DataError(
             f"dataset={dataset.name}: its images are {dataset.test_images.dtype}, the run's are {run.image_dtype}"
         )
+    return dataset
+
+
+def _choose_split(run: "LoadedRun", dataset: "Dataset", split: str) -> "tuple[np.ndarray, np.ndarray]":
+    """Images and labels of a split, as the run split its data."""
+    from mnist_jax.batches import split_dataset
+
     images, labels = dataset.test_images, dataset.test_labels
-    if flags.split != "test":
+    if split != "test":
         rows = split_dataset(dataset, run.config.validation_fraction)
-        images, labels = (array[rows[SPLITS.index(flags.split)]] for array in dataset[:2])
+        images, labels = (array[rows[SPLITS.index(split)]] for array in dataset[:2])
     if not len(labels):
-        raise ConfigError(f"split={flags.split}: the run held no images out")
-    return dataset, images, labels
+        raise ConfigError(f"split={split}: the run held no images out")
+    return images, labels
+
+
+def _to_classes(labels: "np.ndarray") -> "np.ndarray":
+    """[N] int: the labels; of soft ones the most probable."""
+    return labels if labels.ndim == 1 else labels.argmax(axis=-1)
 
 
 def _measure_classes(
@@ -163,7 +176,7 @@ def _measure_classes(
 
 
 def _calibrate(
-    flags: Flags, run: "LoadedRun", logits: "np.ndarray", labels: "np.ndarray"
+    run: "LoadedRun", dataset: "Dataset", split: str, logits: "np.ndarray", labels: "np.ndarray"
 ) -> "tuple[Record, str, Figure]":
     """Measures calibration, also at the temperature that fits the validation images, where there are any."""
     from mnist_jax.calibration import expected_calibration_error, fit_temperature, reliability_diagram
@@ -171,10 +184,9 @@ def _calibrate(
     record: Record = {"error": expected_calibration_error(logits, labels)}
     line = f"expected calibration error {record['error']:.4f}"
     curves = {"as trained": logits}
-    if run.config.validation_fraction and flags.split == "test":
-        _, images, held_out = _load_split(dataclasses.replace(flags, split="validation"), run)
-        held_out = held_out if held_out.ndim == 1 else held_out.argmax(axis=-1)
-        temperature = fit_temperature(run.logits(images), held_out)
+    if run.config.validation_fraction and split == "test":
+        images, held_out = _choose_split(run, dataset, "validation")
+        temperature = fit_temperature(run.logits(images), _to_classes(held_out))
         curves[f"temperature {temperature:.3g}"] = logits / temperature
         record |= {"temperature": temperature, "error_scaled": expected_calibration_error(logits / temperature, labels)}
         line += f"; {record['error_scaled']:.4f} at a temperature of {temperature:.3g}, fitted to the validation images"

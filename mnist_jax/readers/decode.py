@@ -20,8 +20,6 @@ def _name(source: Source) -> str:
 
 
 def _decode(source: Source, size: int) -> np.ndarray | DataError:
-    from PIL import Image
-
     from mnist_jax.pictures.paper import simplify_channels  # with scipy.ndimage, which most runs do not need
 
     try:
@@ -37,6 +35,21 @@ def _decode(source: Source, size: int) -> np.ndarray | DataError:
     pixels = simplify_channels(pixels)
     if not size or pixels.shape[:2] == (size, size):
         return pixels
+    return resize(pixels, size)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Resizes a picture bilinearly.
+
+    Args:
+      pixels: [H, W, 1] or [H, W, 3] uint8.
+      size: new height and width.
+
+    Returns:
+      [size, size, 1 or 3] uint8.
+    """
+    from PIL import Image
+
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     return np.atleast_3d(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)))
 
