@@ -4,12 +4,14 @@ Trains a recipe, and the recipe with one change at a time, each with the same se
 results/ablations/STUDY.json. A study that was stopped continues.
 """
 
-import json
+import importlib
 import pathlib
 import sys
 from typing import Any
 
 import mnist_jax as mj
+from mnist_jax.files import write_json
+from mnist_jax.report import git_commit, versions
 
 FOLDER = pathlib.Path(__file__).parent / "ablations"
 SEEDS = 3
@@ -44,14 +46,12 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
 
 def main(study: str, dataset: str) -> None:
     """Runs a study."""
-    import importlib
-
-    from mnist_jax.report import git_commit, versions
-
     name, shared, changes = STUDIES[study]
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     shared = {"dataset": dataset, "validation_fraction": 0.1, **shared}
-    commit, rows = git_commit(), []
+    record: dict[str, Any] = {"experiment": name, "shared": shared, "seeds": [], "rows": []}
+    record |= {"commit": git_commit(), "versions": versions()}
+    FOLDER.mkdir(exist_ok=True)
     for number, change in enumerate([{}, *changes]):
         fields = {**shared, **change}
         rate = fields.pop("learning_rate", experiment.config.learning_rate)
@@ -65,11 +65,9 @@ def main(study: str, dataset: str) -> None:
             **fields,
         )
         (row,) = result.rows
-        rows.append({"change": change, "accuracy": row.scores, "seconds": row.seconds / len(row.scores)})
-        record = {"experiment": name, "shared": shared, "seeds": row.seeds, "rows": rows}
-        FOLDER.mkdir(exist_ok=True)
-        record = {**record, "commit": commit, "versions": versions()}
-        (FOLDER / f"{study}.json").write_text(json.dumps(record, indent=2) + "\n")
+        record["seeds"] = row.seeds
+        record["rows"].append({"change": change, "accuracy": row.scores, "seconds": row.seconds / len(row.scores)})
+        write_json(FOLDER / f"{study}.json", record)
 
 
 if __name__ == "__main__":

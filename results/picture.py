@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from table import GOALS
+from table import GOALS, load_recipes
 
 import mnist_jax as mj
 from mnist_jax.config import config_from_dict
@@ -24,11 +25,12 @@ LABELS = {"parameters": "parameters", "multiply_adds": "multiply-adds an image",
 def count_multiply_adds(module: nn.Module) -> int:
     """Counts those of convolutions and dense layers for one image, as they are written, not as they are computed."""
     image = jnp.zeros((1, 28, 28, 1))
-    is_counted = (nn.Conv, nn.Dense)
+
+    def is_counted(layer: nn.Module, _: str) -> bool:
+        return isinstance(layer, nn.Conv | nn.Dense)
 
     def init(image: jax.Array) -> dict[str, Any]:
-        is_kept = lambda layer, _: isinstance(layer, is_counted)  # noqa: E731
-        return module.init_with_output(jax.random.key(0), image, capture_intermediates=is_kept)[1]
+        return module.init_with_output(jax.random.key(0), image, capture_intermediates=is_counted)[1]
 
     variables = jax.eval_shape(init, image)
     total = 0
@@ -40,19 +42,17 @@ def count_multiply_adds(module: nn.Module) -> int:
 
 def load_points() -> list[dict[str, Any]]:
     """What was trained here: test error in percent by name, and its costs."""
-    points = []
-    for name in GOALS:
-        if not (FOLDER / f"{name}.json").exists():
-            continue
-        record = json.loads((FOLDER / f"{name}.json").read_text())
-        accuracy, config = record["summary"]["test"]["accuracy"], config_from_dict(record["config"])
-        costs = {
-            "parameters": record["parameters"],
-            "multiply_adds": count_multiply_adds(mj.make_model(config, 10)),
-            "seconds": sum(record["seconds"]["epochs"]) / accuracy["n"],
+    return [
+        {
+            "name": one.name,
+            "error": one.mean_error,
+            "std": statistics.stdev(one.errors),
+            "parameters": one.parameters,
+            "multiply_adds": count_multiply_adds(mj.make_model(config_from_dict(one.config), 10)),
+            "seconds": one.seconds,
         }
-        points.append({"name": name, "error": 100 * (1 - accuracy["mean"]), "std": 100 * accuracy["std"], **costs})
-    return points
+        for one in load_recipes(GOALS)
+    ]
 
 
 def _mark(axes: Axes, x: float, y: float, name: str, color: str, is_left: bool) -> None:
