@@ -6,9 +6,6 @@ python examples/distillation.py RUN    (a finished run; without one, a teacher i
 import sys
 import tempfile
 
-import jax
-import numpy as np
-
 import mnist_jax as mj
 
 with tempfile.TemporaryDirectory() as folder:
@@ -16,11 +13,10 @@ with tempfile.TemporaryDirectory() as folder:
     if len(sys.argv) < 2:
         mj.run(mj.Experiment("teacher", dataset="mnist5k", epochs=5), workdir, quiet=True)
     teacher = mj.load_run(workdir)
-    data = teacher.experiment.dataset
-    soft_labels = np.asarray(jax.nn.softmax(teacher.logits(data.train_images) / 4))  # at temperature 4
     student = mj.Experiment(
         "student",
-        dataset=mj.make_dataset(data.train_images, soft_labels, data.test_images, data.test_labels, data.class_names),
+        teacher=lambda image: teacher.components.predict(teacher.state, image) / 4,  # at temperature 4
+        dataset=teacher.config.dataset,
         loss="categorical_crossentropy",
         hidden_sizes=(32,),
         epochs=5,

@@ -19,6 +19,7 @@ _MODULES = {
     "cli": ("main",),
     "config": ("Config", "Hyperparams"),
     "datasets": ("load_dataset", "make_dataset"),
+    "distillation": ("DistilledConfig", "distill"),
     "errors": ("ConfigError", "MnistJaxError"),
     "evaluation": ("averaged", "evaluate", "make_eval_step", "predict"),
     "experiment": ("Components", "Experiment"),

@@ -46,7 +46,14 @@ def make_ensemble(model: AnyModel) -> Model:
             logits = outputs[0] if isinstance(outputs, tuple) else outputs
             return jax.nn.log_softmax(logits.astype(jnp.float32))
 
-        each = jax.vmap(log_probabilities)(variables)
+        def side_by_side(variables: PyTree) -> jax.Array:
+            return jax.vmap(log_probabilities)(variables)
+
+        def in_turn(variables: PyTree) -> jax.Array:
+            return jax.lax.map(log_probabilities, variables)
+
+        # A convolution in groups, one for each member, takes a CPU up to five times as long as one after the other.
+        each = jax.lax.platform_dependent(variables, cpu=in_turn, default=side_by_side)
         state = {name: value for name, value in variables.items() if name != "params"}
         return jax.nn.logsumexp(each, axis=0) - jnp.log(each.shape[0]), state
 

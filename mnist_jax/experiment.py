@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported where they are used: --help needs no JAX
         Metric,
         Preprocess,
         Rows,
+        Teacher,
         TrainState,
         TrainStep,
     )
@@ -70,6 +71,7 @@ class Experiment:
         loss: "LossFn | str | None" = None,
         metrics: "Mapping[str, Metric] | tuple[str, ...] | None" = None,
         augment: "Augment | None" = None,
+        teacher: "Teacher | None" = None,
         preprocess: "Preprocess | None" = None,
         dataset: "Dataset | Callable[[], Dataset] | str | None" = None,
         parts: Callable[[Any], Mapping[str, Part]] | None = None,
@@ -85,6 +87,7 @@ class Experiment:
           loss: (logits [B, K], batch) -> [B].
           metrics: name -> (logits, batch) -> Mean, beside the loss and in place of accuracy.
           augment: (key, batch of float images) -> batch.
+          teacher: images as they are after augment -> logits, whose probabilities are learned in the labels' place.
           preprocess: stored images -> the network's input; without it uint8 is scaled to [0, 1] and float left alone.
           dataset: a Dataset, or a function that loads one.
           parts: config -> parts by these names, for those that depend on the configuration: on flags of one's own, or
@@ -102,7 +105,7 @@ class Experiment:
             if isinstance(value, str | tuple | list) and not _is_object(value)
         }
         names |= fields if name is None else {"name": name, **fields}
-        objects = {**given, "augment": augment, "preprocess": preprocess}
+        objects = {**given, "augment": augment, "teacher": teacher, "preprocess": preprocess}
         self.parts = {key: part for key, part in objects.items() if part is not None and key not in names}
         self.make_parts = parts
         self.config: Config = config or Config()
@@ -245,7 +248,7 @@ class Experiment:
         classes = len(self.dataset.class_names) if num_classes is None else num_classes
         image = jax.ShapeDtypeStruct(self.image_shape, self.dataset.train_images.dtype) if image is None else image
         parts = build_parts(config, self._own, steps, classes)
-        dtype = getattr(jnp, config.dtype)
+        shared: dict[str, Any] = {"preprocess": parts.preprocess, "dtype": getattr(jnp, config.dtype)}
         train_step = train.make_train_step(
             parts.model,
             parts.optimizer,
@@ -253,27 +256,23 @@ class Experiment:
             metrics=parts.metrics,
             augment=parts.augment,
             augment_steps=round(steps * (1 - config.clean_fraction)) if config.clean_fraction else None,
-            preprocess=parts.preprocess,
+            teacher=parts.teacher,
             regularizer=losses.make_regularizer(config),
             ema_decay=config.ema_decay,
             skip_nonfinite=config.on_nan == "skip",
             microbatch_size=config.microbatch_size,
-            dtype=dtype,
+            **shared,
         )
-        eval_step = evaluation.make_eval_step(
-            parts.model, parts.loss, metrics=parts.metrics, preprocess=parts.preprocess, dtype=dtype
-        )
+        eval_step = evaluation.make_eval_step(parts.model, parts.loss, metrics=parts.metrics, **shared)
         chosen = evaluation.averaged if config.use_ema else lambda state: state
 
         def init(key: jax.Array) -> "TrainState":
             example = jnp.zeros((1, *image.shape), image.dtype)
-            with_ema = is_on(config.ema_decay)
-            return train.init_state(
-                parts.model, parts.optimizer, key, example, preprocess=parts.preprocess, with_ema=with_ema
-            )
+            options: dict[str, Any] = {"preprocess": parts.preprocess, "with_ema": is_on(config.ema_decay)}
+            return train.init_state(parts.model, parts.optimizer, key, example, **options)
 
         def predict(state: "TrainState", images: "Array") -> jax.Array:
-            return evaluation.predict(parts.model, chosen(state), images, preprocess=parts.preprocess, dtype=dtype)
+            return evaluation.predict(parts.model, chosen(state), images, **shared)
 
         jax.eval_shape(init, jax.random.key(0))  # errors of shapes come here
         return Components(

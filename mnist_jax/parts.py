@@ -11,10 +11,10 @@ if TYPE_CHECKING:  # imported where they are used: --help needs no JAX
     import optax
 
     from mnist_jax.adapters import Model
-    from mnist_jax.types import Augment, LossFn, Metric, Preprocess
+    from mnist_jax.types import Augment, LossFn, Metric, Preprocess, Teacher
 
 Part: TypeAlias = Any  # a model, optimizer, loss, ...; check_parts checks it
-PARTS = ("model", "optimizer", "loss", "metrics", "augment", "preprocess", "dataset")
+PARTS = ("model", "optimizer", "loss", "metrics", "augment", "teacher", "preprocess", "dataset")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class Parts:
     loss: "LossFn"
     metrics: "Mapping[str, Metric]"
     augment: "Augment | None"
+    teacher: "Teacher | None"
     preprocess: "Preprocess"
 
 
@@ -40,7 +41,7 @@ def check_parts(own: Mapping[str, Part]) -> None:
     """
     if unknown := sorted(set(own) - set(PARTS)):
         raise ArgumentError(f"parts: {unknown[0]!r} is no part of an experiment; {suggest_name(unknown[0], PARTS)}")
-    for name in ("loss", "augment", "preprocess"):
+    for name in ("loss", "augment", "teacher", "preprocess"):
         if name in own and not callable(own[name]):
             raise ArgumentError(f"{name}: must be a function, is a {type(own[name]).__name__}")
     metrics = own.get("metrics", {})
@@ -74,6 +75,7 @@ def build_parts(config: Config, own: Mapping[str, Part], steps: int, num_classes
         "loss": lambda: losses.make_loss(config),
         "metrics": lambda: metrics.make_metrics(config),
         "augment": lambda: augment.make_augment(config),
+        "teacher": lambda: None,
         "preprocess": lambda: gradients.to_float,
     }
     parts = {name: own[name] if name in own else make() for name, make in named.items()}

@@ -29,6 +29,7 @@ from mnist_jax.types import (
     Preprocess,
     PyTree,
     Scalar,
+    Teacher,
     TrainState,
     TrainStep,
 )
@@ -92,6 +93,21 @@ def _keep_if_finite(state: TrainState, new: TrainState, metrics: Metrics, grads:
     return kept._replace(key=state.key), metrics
 
 
+def _apply_augment(augment: Augment, is_augmented: bool | jax.Array, key: jax.Array, batch: Batch) -> Batch:
+    """Augments a batch or leaves it; then labels are one-hot where augment would make them soft, as mixup does."""
+    shapes = jax.eval_shape(augment, key, batch)
+    if not isinstance(shapes, Batch):
+        raise ArgumentError(f"augment: returned a {type(shapes).__name__}; it must return a Batch (batch._replace)")
+    if is_augmented is True:
+        return augment(key, batch)
+
+    def leave(key: jax.Array, batch: Batch) -> Batch:
+        is_softened = shapes.label.shape != batch.label.shape
+        return batch._replace(label=jax.nn.one_hot(batch.label, shapes.label.shape[-1])) if is_softened else batch
+
+    return jax.lax.cond(is_augmented, augment, leave, key, batch)
+
+
 def make_train_step(
     model: AnyModel,
     optimizer: optax.GradientTransformation,
@@ -99,6 +115,7 @@ def make_train_step(
     *,
     augment: Augment | None = None,
     augment_steps: int | None = None,
+    teacher: Teacher | None = None,
     preprocess: Preprocess = to_float,
     ema_decay: Scalar = 0.0,
     skip_nonfinite: bool = False,
@@ -116,6 +133,8 @@ def make_train_step(
       loss: (logits [B, K] float32, batch) -> [B] float32.
       augment: (key, batch of preprocessed images) -> batch, changed at random; it may change labels too (mixup).
       augment_steps: how many steps, from the first one, augment; None for all.
+      teacher: preprocessed and augmented images [B, ...] -> logits [B, K], whose probabilities take the labels' place:
+        distillation (G. Hinton et al., 2015; L. Beyer et al., A good teacher is patient and consistent, 2021).
       preprocess: stored images -> the network's input.
       ema_decay: decay of the moving average in state.ema_params, in [0, 1); 0 for none.
       skip_nonfinite: whether a step whose loss, gradient or outcome is not finite changes nothing but the step's
@@ -139,25 +158,16 @@ def make_train_step(
     )
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def apply_augment(key: jax.Array, batch: Batch) -> Batch:
-        changed = augment(key, batch) if augment else batch
-        if not isinstance(changed, Batch):
-            raise ArgumentError(
-                f"augment: returned a {type(changed).__name__}; it must return a Batch (batch._replace)"
-            )
-        return changed
-
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         dropout_key, augment_key = (
             jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.step) for purpose in (DROPOUT, AUGMENT)
         )
         check_lengths(*batch)
         batch = batch._replace(image=preprocess(batch.image))
-        if augment_steps is None:
-            batch = apply_augment(augment_key, batch)
-        else:
-            is_augmented = state.step < augment_steps
-            batch = jax.lax.cond(is_augmented, apply_augment, lambda _, batch: batch, augment_key, batch)
+        is_augmented = True if augment_steps is None else state.step < augment_steps
+        batch = _apply_augment(augment, is_augmented, augment_key, batch) if augment else batch
+        if teacher:
+            batch = batch._replace(label=jax.nn.softmax(teacher(batch.image).astype(jnp.float32)))
         grads, (model_state, measured) = grad_fn(state.params, state.model_state, dropout_key, batch)
         value = measured["loss"].total / jnp.maximum(measured["loss"].count, 1)
         value = value + regularizer(state.params) if regularizer else value

@@ -93,6 +93,7 @@ Metrics: TypeAlias = dict[str, Mean]  # by the metric's name; "loss" is always t
 LossFn: TypeAlias = Callable[[Outputs, Batch], jax.Array]  # (logits [B, K], batch) -> [B]
 Metric: TypeAlias = Callable[[Outputs, Batch], Mean]  # (logits [B, K], batch) -> Mean
 Augment: TypeAlias = Callable[[jax.Array, Batch], Batch]  # (key, batch of float images) -> batch, changed at random
+Teacher: TypeAlias = Callable[[jax.Array], jax.Array]  # the network's input [B, H, W, C] -> logits [B, K]
 Preprocess: TypeAlias = Callable[[jax.Array], jax.Array]  # stored images -> the network's input
 TrainStep: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep: TypeAlias = Callable[[TrainState, Batch], Metrics]

@@ -25,7 +25,8 @@ def first_losses(values: dict) -> list[float]:
     """Trains a few steps on the embedded sample.
 
     Args:
-      values: a configuration as a result file holds it; fields that it lacks have their defaults.
+      values: a configuration as a result file holds it; fields that it lacks have their defaults. A student learns
+        from the labels here: its teacher is not kept.
 
     Returns:
       The mean loss of each step, before its update.
@@ -38,6 +39,7 @@ def first_losses(values: dict) -> list[float]:
     from mnist_jax.experiment import Experiment
     from mnist_jax.train import train_epoch
 
+    values = {name: value for name, value in values.items() if name != "teacher"}
     experiment = Experiment(config=config_from_dict(values))
     dataset = load_dataset("mnist5k")
     images, labels = jax.device_put((dataset.train_images[::20], dataset.train_labels[::20]))
@@ -80,10 +82,34 @@ def merge(records: list[dict]) -> dict:
     return first | {"config": config, "runs": runs, "summary": summarize_runs(runs), "seconds": seconds}
 
 
+def describe_teacher(record: dict) -> list[dict]:
+    """Says what a student learned from.
+
+    Args:
+      record: a result; its configuration names the teacher's workdirs.
+
+    Returns:
+      The name, seeds, commit and test accuracy of each workdir's run.
+    """
+    teachers = [json.loads((pathlib.Path(one) / "result.json").read_text()) for one in record["config"]["teacher"]]
+    return [
+        {
+            "experiment": one["experiment"],
+            "seeds": [run["seed"] for run in one["runs"]],
+            "commit": one["commit"],
+            "test": one["summary"]["test"]["accuracy"],
+        }
+        for one in teachers
+    ]
+
+
 def main(workdirs: str, name: str) -> None:
     """Adds a run."""
     record = merge([json.loads((pathlib.Path(one) / "result.json").read_text()) for one in workdirs.split(",")])
     record["dataset"].pop("from_workdir", None)  # where the data lie on this machine
+    if record["config"].get("teacher"):
+        record["teacher"] = describe_teacher(record)
+        record["config"]["teacher"] = [pathlib.Path(one).name for one in record["config"]["teacher"]]
     record[FINGERPRINT] = first_losses(record["config"])
     (FOLDER / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"train", "evaluation", "parts", "datasets", "ensemble"},
     {"experiment"},
     {"programs", "loaded_run"},
-    {"resume"},
+    {"resume", "distillation"},
     {"loop"},
     {"hooks"},
     {"runner"},

@@ -22,9 +22,18 @@ RECIPES = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
 COMMANDS = sorted(path.stem for path in (ROOT / "mnist_jax" / "commands").glob("[!_]*.py"))
 
 
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory, folder):
+    workdir = tmp_path_factory.mktemp("teacher") / "run"
+    assert command(f"--dataset=idx:{folder}", "--epochs=1", f"--workdir={workdir}").returncode == 0
+    return workdir
+
+
 @pytest.mark.parametrize("experiment", RECIPES)
-def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, experiment):
-    small = (f"--dataset=idx:{folder}", "--epochs=1", "--batch_size=100", "--hidden_sizes=16", "--filters=4,8")
+def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, teacher, experiment):
+    definition = importlib.import_module(f"experiments.{experiment}").EXPERIMENT
+    taught = (f"--teacher={teacher}",) if "teacher" in definition.own_parts else ()
+    small = (*taught, f"--dataset=idx:{folder}", "--epochs=1", "--batch_size=100", "--hidden_sizes=16", "--filters=4,8")
     first = command(*small, "--plots", f"--workdir={tmp_path / 'a'}", experiment=experiment)
     assert first.returncode == 0, first.stderr
     error = "Baseline Error" if experiment == "perceptron" else "Test Error"
@@ -38,7 +47,7 @@ def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, experiment):
     assert second.stderr == ""
     runs = [json.loads((tmp_path / name / "result.json").read_text())["runs"] for name in "ab"]
     assert runs[0] == runs[1]
-    params = [load_run(tmp_path / name).state.params for name in "ab"]
+    params = [load_run(tmp_path / name, definition if taught else None).state.params for name in "ab"]
     jax.tree.map(np.testing.assert_array_equal, *params)  # two processes, the same bits
 
 
@@ -173,8 +182,8 @@ def test_a_recipe_claims_what_its_result_file_holds(table, recipe):
     claim = f"Result: test error {mean} (standard deviation {std}, n={n}), results/{path.name}."
     assert claim in module.__doc__
     values = json.loads(path.read_text())["config"]
-    measured = config_from_dict(values)
     config = module.EXPERIMENT.config
+    measured = config_from_dict(values | {"teacher": ()} if "teacher" in values else values, config)
     assert (measured.name, measured.seed) == (config.name, config.seed)
     assert measured.deciding_bits() == config.deciding_bits(), "the recipe changed: measure it again"
 

@@ -252,3 +252,46 @@ def test_the_last_steps_see_images_as_they_are(arrays):
         expected, found = step(expected, batch)[0], both(found, batch)[0]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found.params, expected.params)
     assert differ(without(expected, batch)[0], with_augment(expected, batch)[0])
+
+
+def test_a_teachers_probabilities_are_the_labels_of_what_the_student_sees(arrays):
+    model, optimizer = make_model(CONFIG, 10), make_optimizer(CONFIG)
+    loss = LOSSES["categorical_crossentropy"]
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(*(array[:20] for array in arrays))
+
+    def augment(key, batch):
+        return batch._replace(image=batch.image * jax.random.uniform(key, (20, 1, 1, 1)))
+
+    def teacher(image):
+        return 9 * image[:, 10, 5:15, 0]
+
+    def label(key, batch):
+        batch = augment(key, batch)
+        return batch._replace(label=jax.nn.softmax(teacher(batch.image)))
+
+    taught = make_train_step(model, optimizer, loss, augment=augment, augment_steps=1, teacher=teacher)
+    labeled = make_train_step(model, optimizer, loss, augment=label)
+    expected, found = labeled(state, batch)[0], taught(state, batch)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.params, expected.params)
+    plain = batch._replace(label=jax.nn.softmax(teacher(batch.image.astype(jnp.float32) / 255)))
+    expected, found = make_train_step(model, optimizer, loss)(found, plain)[0], taught(found, batch)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.params, expected.params)
+
+
+def test_labels_that_augmentation_makes_soft_are_one_hot_where_it_ends(arrays):
+    model, optimizer = make_model(CONFIG, 10), make_optimizer(CONFIG)
+    loss = LOSSES["categorical_crossentropy"]
+    state = init_state(model, optimizer, jax.random.key(0), arrays[0][:1])
+    batch = Batch(*(array[:20] for array in arrays))
+
+    def mix(key, batch):
+        soft = jax.nn.one_hot(batch.label, 10)
+        return batch._replace(label=(soft + soft[::-1]) / 2)
+
+    mixed = jax.jit(make_train_step(model, optimizer, loss, augment=mix, augment_steps=1))
+    as_it_is = jax.jit(make_train_step(model, optimizer, loss))
+    first = mixed(state, batch)[0]
+    assert differ(first, as_it_is(state, batch)[0])
+    expected, found = as_it_is(first, batch)[0], mixed(first, batch)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.params, expected.params)
