@@ -227,13 +227,11 @@ def mistakes(
         figure = new_figure(4, 1)
         figure.text(0.5, 0.5, f"no mistakes in {len(labels)} images", ha="center")
         return figure
-    titles = [
-        f"{class_names[predictions[i]]} ({100 * probabilities[i, predictions[i]]:.0f}%)\nlabel {class_names[labels[i]]}"
-        for i in wrong
-    ]
+    predicted = [f"{i}: {class_names[predictions[i]]} ({100 * probabilities[i].max():.0f}%)" for i in wrong]
+    titles = [f"{first}\nlabel {class_names[labels[i]]}" for first, i in zip(predicted, wrong, strict=True)]
     drawn = ", here those whose labels got the lowest probability" if len(wrong) < num_wrong else ""
     title = f"{num_wrong} mistakes in {len(labels)} images ({100 * num_wrong / len(labels):.2f} %){drawn};\n"
-    title += "over each: the predicted class, its probability, and the label"
+    title += "over each: its row in the data, the predicted class, its probability, and the label"
     return image_grid(images[wrong], titles, min(8, len(wrong)), title=title)
 
 

@@ -1,9 +1,11 @@
-"""Adds a run to the results: python results/add.py WORKDIR NAME, or WORKDIR,WORKDIR NAME
+"""Adds a run to the results: python results/add.py WORKDIR NAME, or WORKDIR,WORKDIR NAME, or EVALUATION.json NAME
 
 Copies WORKDIR/result.json to results/NAME.json, or merges those of several workdirs whose seeds trained side by side,
 with the fingerprint of their numerics: the losses of the configuration's first steps on the embedded sample.
 tests/test_golden.py computes them again, and fails where they no longer agree: a claim that today's code has not
 earned.
+
+Of what `evaluate --ensemble` wrote, it copies to results/ensembles/NAME.json all but where the workdirs lay.
 """
 
 import json
@@ -25,8 +27,8 @@ def first_losses(values: dict) -> list[float]:
     """Trains a few steps on the embedded sample.
 
     Args:
-      values: a configuration as a result file holds it; fields that it lacks have their defaults. A student learns
-        from the labels here: its teacher is not kept.
+      values: a configuration as a result file holds it; fields that it lacks have their defaults. A distilled network
+        learns from the labels here, since its teacher is not kept.
 
     Returns:
       The mean loss of each step, before its update.
@@ -36,11 +38,11 @@ def first_losses(values: dict) -> list[float]:
 
     from mnist_jax.config import config_from_dict
     from mnist_jax.datasets import load_dataset
+    from mnist_jax.distillation import DistilledConfig
     from mnist_jax.experiment import Experiment
     from mnist_jax.train import train_epoch
 
-    values = {name: value for name, value in values.items() if name != "teacher"}
-    experiment = Experiment(config=config_from_dict(values))
+    experiment = Experiment(config=config_from_dict(values, DistilledConfig()))
     dataset = load_dataset("mnist5k")
     images, labels = jax.device_put((dataset.train_images[::20], dataset.train_labels[::20]))
     image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
@@ -104,7 +106,12 @@ def describe_teacher(record: dict) -> list[dict]:
 
 
 def main(workdirs: str, name: str) -> None:
-    """Adds a run."""
+    """Adds a run, or an ensemble's evaluation."""
+    if workdirs.endswith(".json"):
+        evaluation = json.loads(pathlib.Path(workdirs).read_text())
+        del evaluation["run"]["workdir"]
+        (FOLDER / "ensembles" / f"{name}.json").write_text(json.dumps(evaluation, indent=1) + "\n")
+        return
     record = merge([json.loads((pathlib.Path(one) / "result.json").read_text()) for one in workdirs.split(",")])
     record["dataset"].pop("from_workdir", None)  # where the data lie on this machine
     if record["config"].get("teacher"):

@@ -48,7 +48,7 @@ def load_points() -> list[dict[str, Any]]:
             "error": one.mean_error,
             "std": statistics.stdev(one.errors),
             "parameters": one.parameters,
-            "multiply_adds": count_multiply_adds(mj.make_model(config_from_dict(one.config), 10)),
+            "multiply_adds": count_multiply_adds(mj.make_model(config_from_dict(one.config, mj.DistilledConfig()), 10)),
             "seconds": one.seconds,
         }
         for one in load_recipes(GOALS)

@@ -148,6 +148,38 @@ def choice_table() -> list[str]:
     return lines
 
 
+ENSEMBLE_GOALS = {"deep_cnn": 99.80}
+
+
+def ensemble_table() -> list[str]:
+    """Test accuracy of ensembles beside that of their members, and their calibration."""
+    lines = table_head("ensemble of", "n", "mean of one", "together", "calibration error", "goal", "met")
+    for path in sorted((FOLDER / "ensembles").glob("*.json")):
+        evaluation, (recipe,) = json.loads(path.read_text()), load_recipes([path.stem])
+        accuracy, goal = f"{100 * evaluation['accuracy']:.2f}", ENSEMBLE_GOALS.get(path.stem)
+        calibration = f"{evaluation['calibration']['error']:.3f}"
+        met = "" if goal is None else "yes" if float(accuracy) >= goal else "no"
+        cells = [f"`{path.stem}`", len(evaluation["run"]["seeds"]), f"{100 - recipe.mean_error:.2f}", accuracy]
+        lines.append(table_row(*cells, calibration, "" if goal is None else f"{goal:.2f}", met))
+    return lines
+
+
+def mistakes_table(name: str) -> list[str]:
+    """What an ensemble gets wrong, and what annotators said of those images whose labels they doubted."""
+    path = FOLDER / "ensembles" / f"{name}.json"
+    if not path.exists():
+        return []
+    doubted = {row: votes for row, *votes in json.loads((FOLDER / "label_errors.json").read_text())["rows"]}
+    lines = table_head("test image", "label", "networks", "probability", "annotators: label, other digit, neither")
+    for one in json.loads(path.read_text())["mistakes"]:
+        votes = ""
+        if one["row"] in doubted:
+            _, other, *counts = doubted[one["row"]]
+            votes = f"{counts[0]}, {counts[1]} for {other}, {counts[2]}"
+        lines.append(table_row(one["row"], one["label"], one["prediction"], f"{one['probability']:.2f}", votes))
+    return lines
+
+
 def resplit_table() -> list[str]:
     """Test accuracy on MNIST's own split beside that on other random splits, one seed each."""
     lines = table_head("recipe", "own test images", "std", "n", "other test images", "std", "n")
@@ -372,6 +404,8 @@ def render(text: str) -> str:
         "accuracy": accuracy_table(),
         "recipes": goal_accuracy_table(),
         "choices": choice_table(),
+        "ensembles": ensemble_table(),
+        "mistakes": mistakes_table("deep_cnn"),
         "resplits": resplit_table(),
         "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),

@@ -69,6 +69,19 @@ def test_evaluate_scores_all_seeds_as_one_network(finished, cwd, capsys):
         call("evaluate", workdir=str(finished), ensemble=True, run_seed=8)
 
 
+def test_evaluate_lists_each_mistake(finished, cwd, capsys):
+    call("evaluate", workdir=str(finished), output="test")
+    mistakes = json.loads((cwd / "test" / "evaluation.json").read_text())["mistakes"]
+    loaded = load_run(finished)
+    images, labels = loaded.experiment.dataset.test_images, loaded.experiment.dataset.test_labels
+    probabilities = np.asarray(jax.nn.softmax(loaded.logits(images)))
+    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
+    assert [one["row"] for one in mistakes] == wrong.tolist() and len(wrong) > 3
+    for row, one in zip(wrong, mistakes, strict=True):
+        assert (one["label"], one["prediction"]) == (str(labels[row]), str(probabilities[row].argmax()))
+        assert one["probability"] == pytest.approx(probabilities[row].max(), abs=1e-5)
+
+
 def test_evaluate_measures_calibration(finished, cwd, capsys):
     call("evaluate", workdir=str(finished), output="test")
     calibration = json.loads((cwd / "test" / "evaluation.json").read_text())["calibration"]

@@ -67,7 +67,7 @@ def test_mistakes_are_the_most_confident_ones_first():
     logits = np.array([[9.0, 0, 0], [0, 5.0, 0], [0, 0, 2.0], [3.0, 0, 0]])
     figure = plots.mistakes(np.zeros((4, 5, 5, 1), np.uint8), np.array([0, 0, 0, 1]), logits, ["a", "b", "c"])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert [title[0] for title in titles] == ["b", "a", "c"] and titles[0].endswith("label a")
+    assert [title[:4] for title in titles] == ["1: b", "3: a", "2: c"] and titles[0].endswith("label a")
     assert figure.get_suptitle().startswith("3 mistakes in 4 images (75.00 %);")
 
 

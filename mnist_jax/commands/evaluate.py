@@ -84,6 +84,7 @@ def main(flags: Flags, positional: list[str]) -> None:
         plots.save(diagram, folder / "calibration.png")
         lines.append(line)
         record |= {"classes": by_class, "confusion": matrix.tolist(), "calibration": calibration}
+        record["mistakes"] = _list_mistakes(run.class_names, classes, logits)
     write_json(folder / "evaluation.json", record)
     print(*lines, f"Results: {folder}", sep="\n")
 
@@ -173,6 +174,23 @@ def _measure_classes(
     stats = zip(precision.tolist(), recall.tolist(), count.tolist(), strict=True)
     keys = ("precision", "recall", "count")
     return matrix, {name: dict(zip(keys, one, strict=True)) for name, one in zip(names, stats, strict=True)}
+
+
+def _list_mistakes(names: Sequence[str], labels: "np.ndarray", logits: "np.ndarray") -> "list[Record]":
+    """Each image that was not classified as labeled: its row in the split, and what the network made of it."""
+    import numpy as np
+    from scipy.special import softmax
+
+    predictions, probabilities = logits.argmax(axis=-1), softmax(logits, axis=-1)
+    return [
+        {
+            "row": row,
+            "label": names[labels[row]],
+            "prediction": names[predictions[row]],
+            "probability": float(probabilities[row, predictions[row]]),
+        }
+        for row in np.flatnonzero(predictions != labels).tolist()
+    ]
 
 
 def _calibrate(
