@@ -28,6 +28,22 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
             {"ema_decay": 0.999},
         ],
     ),
+    "perceptron": (
+        "perceptron_augmented",
+        {"epochs": 24},
+        [
+            {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
+            {"elastic": 0.0},
+            {"elastic": 0.5},
+            {"clean_fraction": 0.0},
+            {"label_smoothing": 0.0},
+            {"ema_decay": 0.999},
+            {"learning_rate": 1e-3},
+            {"learning_rate": 4e-3},
+            {"batch_size": 50},
+            {"optimizer": "muon"},
+        ],
+    ),
     "deep_cnn": (  # with fewer filters, as what a CPU trains in two minutes
         "deep_cnn",
         {
