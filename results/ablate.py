@@ -9,7 +9,10 @@ import pathlib
 import sys
 from typing import Any
 
+from means import TRIED
+
 import mnist_jax as mj
+from mnist_jax.augment import AUGMENTATIONS
 from mnist_jax.files import write_json
 from mnist_jax.report import git_commit, versions
 
@@ -27,6 +30,11 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
             {"label_smoothing": 0.0},
             {"ema_decay": 0.999},
         ],
+    ),
+    "augmentations": (
+        "cnn_augmented",
+        {"epochs": 9},
+        [{"augmentations": ("affine", name)} for name in TRIED],
     ),
     "perceptron": (
         "perceptron_augmented",
@@ -63,6 +71,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
 def main(study: str, dataset: str) -> None:
     """Runs a study."""
     name, shared, changes = STUDIES[study]
+    AUGMENTATIONS.update(TRIED)
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     shared = {"dataset": dataset, "validation_fraction": 0.1, **shared}
     record: dict[str, Any] = {"experiment": name, "shared": shared, "seeds": [], "rows": []}

@@ -8,7 +8,7 @@ from conftest import command, error_line, write_folder
 
 from mnist_jax import DistilledConfig, Experiment, distill, load_ensemble, load_run, run
 
-FLAGS = ("--epochs=1", "--hidden_sizes=8", "--validation_fraction=0")
+FLAGS = ("--epochs=1", "--filters=4,8")
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,12 @@ def test_a_student_comes_to_agree_with_its_teacher_whatever_the_labels(tmp_path,
 def test_a_student_is_read_back_without_its_teacher(tmp_path, folder, teacher):
     shutil.copytree(teacher, tmp_path / "teacher")
     flags = (*FLAGS, f"--dataset=idx:{folder}", f"--workdir={tmp_path / 'student'}")
-    taught = command(*flags, f"--teacher={tmp_path / 'teacher'}", experiment="perceptron_distilled")
+    taught = command(*flags, f"--teacher={tmp_path / 'teacher'}", experiment="deep_cnn_distilled")
     assert taught.returncode == 0, taught.stderr
     shutil.rmtree(tmp_path / "teacher")
     read = command(
         f"--workdir={tmp_path / 'student'}",
-        "--experiment=perceptron_distilled",
+        "--experiment=deep_cnn_distilled",
         f"--dataset=idx:{folder}",
         experiment="evaluate",
     )
@@ -66,6 +66,6 @@ def test_a_teacher_that_cannot_teach_is_one_line(tmp_path, folder, teacher):
         (f"--teacher={teacher} --loss=sparse_categorical_crossentropy", "use --loss=categorical_crossentropy"),
     ):
         flags = (*FLAGS, f"--dataset=idx:{folder}", f"--workdir={tmp_path / 'student'}", *flag.split())
-        process = command(*flags, experiment="perceptron_distilled")
+        process = command(*flags, experiment="deep_cnn_distilled")
         assert process.returncode != 0 and message in error_line(process.stderr), process.stderr
         assert not (tmp_path / "student").exists()
