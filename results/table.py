@@ -200,6 +200,16 @@ def resplit_table() -> list[str]:
     return lines
 
 
+def other_data_table(dataset: str) -> list[str]:
+    """Test error of each recipe on another data set, for which it was not tuned."""
+    lines = table_head("recipe", *STATS)
+    for name in GOALS:
+        path = FOLDER / dataset / f"{name}.json"
+        if path.exists():
+            lines.append(table_row(f"`{name}`", *format_stats(read_test_errors(path))))
+    return lines
+
+
 def strangers_table() -> list[str]:
     """How many pictures of digits each recipe reads rightly, surely or not, and wrongly though surely."""
     lines = table_head("run of", "right", "unsure", "wrong", "test images called unsure")
@@ -407,6 +417,7 @@ def render(text: str) -> str:
         "ensembles": ensemble_table(),
         "mistakes": mistakes_table("deep_cnn"),
         "resplits": resplit_table(),
+        "small digits": other_data_table("digits"),
         "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),
         "ablation of perceptron": ablation_table("perceptron"),
