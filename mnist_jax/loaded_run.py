@@ -249,7 +249,7 @@ def load_ensemble(workdirs: Sequence[str | os.PathLike[str]], experiment: Experi
       experiment: as for load_run.
 
     Returns:
-      The ensemble; its state is the members' states, stacked.
+      The ensemble; its state is what the members' states hold to predict, stacked.
 
     Raises:
       DataError: as for load_run; or the runs differ in more than their seeds.
@@ -263,11 +263,15 @@ def load_ensemble(workdirs: Sequence[str | os.PathLike[str]], experiment: Experi
     for run in (first, *others):
         run_seeds = [one["seed"] for one in run.record["runs"]]
         seeds += run_seeds
-        states += [run.state, *(_restore(run.workdir, seed, run.components) for seed in run_seeds[1:])]
+        rest = (_restore(run.workdir, seed, run.components) for seed in run_seeds[1:])
+        states += [
+            jax.device_get(state._replace(opt_state=(), key=jax.random.key_data(state.key)))
+            for state in (run.state, *rest)
+        ]
     ensemble = first.experiment.with_model(make_ensemble(first.components.model))
     return first._replace(
         experiment=ensemble,
         components=_build(ensemble, first.record, steps=1),
-        state=jax.tree.map(lambda *leaves: jnp.stack(leaves), *states),
+        state=jax.tree.map(lambda *leaves: np.stack(leaves), *states),
         seeds=tuple(seeds),
     )

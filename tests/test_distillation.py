@@ -1,5 +1,6 @@
 """A network learns from finished runs, and is read back without them."""
 
+import os
 import shutil
 
 import numpy as np
@@ -41,10 +42,13 @@ def test_a_student_comes_to_agree_with_its_teacher_whatever_the_labels(tmp_path,
     assert np.mean(agreement == load_ensemble([teacher]).logits(images).argmax(-1)) > 0.8
 
 
-def test_a_student_is_read_back_without_its_teacher(tmp_path, folder, teacher):
+def test_a_student_is_trained_on_several_devices_and_read_back_without_its_teacher(
+    tmp_path, folder, teacher, monkeypatch
+):
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2")
     shutil.copytree(teacher, tmp_path / "teacher")
     flags = (*FLAGS, f"--dataset=idx:{folder}", f"--workdir={tmp_path / 'student'}")
-    taught = command(*flags, f"--teacher={tmp_path / 'teacher'}", experiment="deep_cnn_distilled")
+    taught = command(*flags, "--mesh=data:2", f"--teacher={tmp_path / 'teacher'}", experiment="deep_cnn_distilled")
     assert taught.returncode == 0, taught.stderr
     shutil.rmtree(tmp_path / "teacher")
     read = command(
