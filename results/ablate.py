@@ -49,7 +49,6 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
             {"learning_rate": 1e-3},
             {"learning_rate": 4e-3},
             {"batch_size": 50},
-            {"optimizer": "muon"},
         ],
     ),
     "deep_cnn": (  # with fewer filters, as what a CPU trains in two minutes

@@ -5,7 +5,7 @@ with the fingerprint of their numerics: the losses of the configuration's first 
 tests/test_golden.py computes them again, and fails where they no longer agree: a claim that today's code has not
 earned.
 
-Of what `evaluate --ensemble` wrote, it copies to results/ensembles/NAME.json all but where the workdirs lay.
+Of what `evaluate` wrote, it copies to results/evaluations/NAME.json all but where the workdirs lay.
 """
 
 import json
@@ -106,11 +106,11 @@ def describe_teacher(record: dict) -> list[dict]:
 
 
 def main(workdirs: str, name: str) -> None:
-    """Adds a run, or an ensemble's evaluation."""
+    """Adds a run, or an evaluation."""
     if workdirs.endswith(".json"):
         evaluation = json.loads(pathlib.Path(workdirs).read_text())
         del evaluation["run"]["workdir"]
-        (FOLDER / "ensembles" / f"{name}.json").write_text(json.dumps(evaluation, indent=1) + "\n")
+        (FOLDER / "evaluations" / f"{name}.json").write_text(json.dumps(evaluation, indent=1) + "\n")
         return
     record = merge([json.loads((pathlib.Path(one) / "result.json").read_text()) for one in workdirs.split(",")])
     record["dataset"].pop("from_workdir", None)  # where the data lie on this machine

@@ -154,8 +154,11 @@ ENSEMBLE_GOALS = {"deep_cnn": 99.80}
 def ensemble_table() -> list[str]:
     """Test accuracy of ensembles beside that of their members, and their calibration."""
     lines = table_head("ensemble of", "n", "mean of one", "together", "calibration error", "goal", "met")
-    for path in sorted((FOLDER / "ensembles").glob("*.json")):
-        evaluation, (recipe,) = json.loads(path.read_text()), load_recipes([path.stem])
+    for path in sorted((FOLDER / "evaluations").glob("*.json")):
+        evaluation = json.loads(path.read_text())
+        if len(evaluation["run"]["seeds"]) == 1:
+            continue
+        (recipe,) = load_recipes([path.stem])
         accuracy, goal = f"{100 * evaluation['accuracy']:.2f}", ENSEMBLE_GOALS.get(path.stem)
         calibration = f"{evaluation['calibration']['error']:.3f}"
         met = "" if goal is None else "yes" if float(accuracy) >= goal else "no"
@@ -166,7 +169,7 @@ def ensemble_table() -> list[str]:
 
 def mistakes_table(name: str) -> list[str]:
     """What an ensemble gets wrong, and what annotators said of those images whose labels they doubted."""
-    path = FOLDER / "ensembles" / f"{name}.json"
+    path = FOLDER / "evaluations" / f"{name}.json"
     if not path.exists():
         return []
     doubted = {row: votes for row, *votes in json.loads((FOLDER / "label_errors.json").read_text())["rows"]}
