@@ -68,8 +68,10 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
     >>> suggest_name("adm", ["sgd", "adam"]), suggest_name("Fashion-MNIST", ["fashion_mnist"])
     ("did you mean 'adam'? Known: adam, sgd", "did you mean 'fashion_mnist'? Known: fashion_mnist")
+    >>> suggest_name("foo", ["", "tpe"])
+    'Known: tpe'
     """
-    known = sorted(known)
+    known = sorted(filter(None, known))  # where a choice may be left out, it is empty
     by_plain_name = {re.sub("[-_ ]", "", one.lower()): one for one in known}
     close = difflib.get_close_matches(re.sub("[-_ ]", "", name.lower()), by_plain_name, n=1, cutoff=0.5)
     return (f"did you mean {by_plain_name[close[0]]!r}? " if close else "") + "Known: " + ", ".join(known)

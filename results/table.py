@@ -148,21 +148,22 @@ def choice_table() -> list[str]:
     return lines
 
 
-ENSEMBLE_GOALS = {"deep_cnn": 99.80}
+ENSEMBLE_GOALS = {"tried/deep_cnn": 99.80}
 
 
 def ensemble_table() -> list[str]:
     """Test accuracy of ensembles beside that of their members, and their calibration."""
     lines = table_head("ensemble of", "n", "mean of one", "together", "calibration error", "goal", "met")
-    for path in sorted((FOLDER / "evaluations").glob("*.json")):
+    for path in sorted((FOLDER / "evaluations").rglob("*.json")):
         evaluation = json.loads(path.read_text())
         if len(evaluation["run"]["seeds"]) == 1:
             continue
-        (recipe,) = load_recipes([path.stem])
-        accuracy, goal = f"{100 * evaluation['accuracy']:.2f}", ENSEMBLE_GOALS.get(path.stem)
+        name = path.relative_to(FOLDER / "evaluations").with_suffix("").as_posix()
+        (recipe,) = load_recipes([name])
+        accuracy, goal = f"{100 * evaluation['accuracy']:.2f}", ENSEMBLE_GOALS.get(name)
         calibration = f"{evaluation['calibration']['error']:.3f}"
         met = "" if goal is None else "yes" if float(accuracy) >= goal else "no"
-        cells = [f"`{path.stem}`", len(evaluation["run"]["seeds"]), f"{100 - recipe.mean_error:.2f}", accuracy]
+        cells = [f"`{name}`", len(evaluation["run"]["seeds"]), f"{100 - recipe.mean_error:.2f}", accuracy]
         lines.append(table_row(*cells, calibration, "" if goal is None else f"{goal:.2f}", met))
     return lines
 
@@ -418,7 +419,7 @@ def render(text: str) -> str:
         "recipes": goal_accuracy_table(),
         "choices": choice_table(),
         "ensembles": ensemble_table(),
-        "mistakes": mistakes_table("deep_cnn"),
+        "mistakes": mistakes_table("tried/deep_cnn"),
         "resplits": resplit_table(),
         "small digits": other_data_table("digits"),
         "strangers": strangers_table(),
