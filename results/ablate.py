@@ -1,4 +1,6 @@
-"""Measures what each means is worth, on validation images alone: python results/ablate.py STUDY DATASET
+"""Measures what each means is worth, on validation images alone.
+
+PYTHONPATH=. python results/ablate.py STUDY DATASET
 
 Trains a recipe, and the recipe with one change at a time, each with the same seeds, and writes
 results/ablations/STUDY.json. A study that was stopped continues.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from examples.mixup import mixup
 from mnist_jax.config import Config
 from mnist_jax.types import Augment, Batch
 
@@ -33,18 +34,8 @@ def change_stroke_width(key: jax.Array, batch: Batch) -> Batch:
     return batch._replace(image=batch.image + jnp.abs(amount) * (toward - batch.image))
 
 
-def mix(key: jax.Array, batch: Batch) -> Batch:
-    """Mixes pairs of images and their labels (H. Zhang et al., mixup, 2018), with alpha = 0.2."""
-    order_key, weight_key = jax.random.split(key)
-    order = jax.random.permutation(order_key, batch.image.shape[0])
-    weight = jax.random.beta(weight_key, 0.2, 0.2, (batch.image.shape[0], 1))
-    label, large = jax.nn.one_hot(batch.label, 10), weight[:, :, None, None]
-    image = large * batch.image + (1 - large) * batch.image[order]
-    return batch._replace(image=image, label=weight * label + (1 - weight) * label[order])
-
-
 TRIED: dict[str, Callable[[Config], Augment]] = {
     "erasing": lambda _: erase,
     "stroke_width": lambda _: change_stroke_width,
-    "mixup": lambda _: mix,
+    "mixup": lambda _: mixup,
 }
