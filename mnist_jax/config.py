@@ -37,6 +37,7 @@ class Config:
     image_size: int = flag_field(0, "height and width to resize the pictures of images:, parquet: and digits to; 0: as they are", group="data", minimum=0)
     resplit: int = flag_field(0, "seed to draw other test images with, from all images of the data set; 0: its own", group="data", minimum=0)
     validation_fraction: float = flag_field(0.1, "fraction of the training images held out for validation", minimum=0, exclusive_maximum=1)
+    validation_rows: str = flag_field("random", "which images validation_fraction holds out: random, or the last, in MNIST by other writers", group="data", choices=("random", "last"))
 
     model: str = flag_field("perceptron", "name in mnist_jax.models.MODELS", group="model")
     hidden_sizes: tuple[int, ...] = flag_field((784,), "units of each hidden layer; empty for none", group="model", unused_by=("softmax",), minimum=1)

@@ -185,7 +185,7 @@ class Experiment:
         from mnist_jax.types import Rows
 
         data = self.dataset
-        train, validation = split_dataset(data, self.config.validation_fraction)
+        train, validation = split_dataset(data, self.config.validation_fraction, self.config.validation_rows)
         if not len(train):
             raise ConfigError(f"validation_fraction={self.config.validation_fraction}: leaves no images to train on")
         splits = {

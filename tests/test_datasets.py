@@ -7,11 +7,22 @@ import numpy as np
 import pytest
 from conftest import REAL, idx_bytes, write_folder
 
-from mnist_jax import batches, datasets
+from mnist_jax import Experiment, batches, datasets
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.idx import IDX_FILES
 
 IMAGES, LABELS = IDX_FILES["train_images"] + ".gz", IDX_FILES["train_labels"] + ".gz"
+
+
+def slant_in_class(images, labels):
+    """[N]: how far each digit leans to the left, in units of the standard deviation of its class."""
+    weights = images[..., 0] / images.sum((1, 2, 3), dtype=float)[:, None, None]
+    rows, columns = np.mgrid[: images.shape[1], : images.shape[2]]
+    down = rows - (weights * rows).sum((1, 2))[:, None, None]
+    right = columns - (weights * columns).sum((1, 2))[:, None, None]
+    slants = (weights * down * right).sum((1, 2)) / (weights * down**2).sum((1, 2))
+    means, deviations = np.transpose([(slants[labels == c].mean(), slants[labels == c].std()) for c in range(10)])
+    return (slants - means[labels]) / deviations[labels]
 
 
 def test_mnist5k_is_stratified_and_fixed():
@@ -32,6 +43,17 @@ def test_real_mnist_is_the_mnist_that_everybody_has(dataset):
 
 
 @pytest.mark.skipif(not REAL, reason="MNIST_JAX_TEST_DATA is not set")
+def test_real_mnist_lies_in_the_order_of_its_writers_so_that_its_last_images_are_by_others(dataset):
+    slants = slant_in_class(dataset.train_images, dataset.train_labels)
+
+    def correlation(distance):  # a writer's digits lean alike
+        return np.mean(slants[:-distance] * slants[distance:])
+
+    assert min(correlation(distance) for distance in (2, 4, 20)) > 0.4 and correlation(2000) < 0.25
+    assert max(correlation(distance) for distance in (1, 3, 21)) < 0  # of the other source
+
+
+@pytest.mark.skipif(not REAL, reason="MNIST_JAX_TEST_DATA is not set")
 def test_files_placed_manual_are_verified_and_used_without_network(tmp_path, dataset):
     for name in IDX_FILES.values():
         shutil.copyfile(f"{REAL}/{name}.gz", tmp_path / f"{name}.gz")
@@ -39,6 +61,15 @@ def test_files_placed_manual_are_verified_and_used_without_network(tmp_path, dat
     (tmp_path / LABELS).write_bytes(gzip.compress(idx_bytes(np.zeros(60000))))
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: its SHA-256 is not"):
         datasets.load_dataset("mnist", str(tmp_path))
+
+
+@pytest.mark.parametrize("rows", ["random", "last"])
+def test_a_run_holds_out_the_images_that_validation_rows_names(folder, rows):
+    experiment = Experiment("run", dataset=f"idx:{folder}", validation_fraction=0.15, validation_rows=rows)
+    train, validation = (experiment.split_rows[name].rows for name in ("train", "validation"))
+    assert len(validation) == 105
+    assert np.array_equal(validation, np.arange(595, 700)) == (rows == "last")
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(700))
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(60000, 0.1), (4000, 0.1), (37, 0.25), (10, 0.0)])

@@ -150,7 +150,7 @@ def _choose_split(run: "LoadedRun", dataset: "Dataset", split: str) -> "tuple[np
 
     images, labels = dataset.test_images, dataset.test_labels
     if split != "test":
-        rows = split_dataset(dataset, run.config.validation_fraction)
+        rows = split_dataset(dataset, run.config.validation_fraction, run.config.validation_rows)
         images, labels = (array[rows[SPLITS.index(split)]] for array in dataset[:2])
     if not len(labels):
         raise ConfigError(f"split={split}: the run held no images out")

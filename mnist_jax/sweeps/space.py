@@ -16,7 +16,7 @@ from mnist_jax.fields import Flag, Value, flags_of, validate_field
 Point: TypeAlias = dict[str, Value]  # field -> value
 Spec: TypeAlias = str | Sequence[Value]  # as on the command line, or the values themselves
 # What would make the scores of two trials incomparable, or has a flag of its own.
-_FIXED = ("seed", "num_seeds", "validation_fraction", "dataset", "data_dir", "image_size", "resplit")
+_FIXED = ("seed", "num_seeds", "validation_fraction", "validation_rows", "dataset", "data_dir", "image_size", "resplit")
 _DIGITS = 6  # of a number that a range gives, so that the command beside it is short and exact
 
 
