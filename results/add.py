@@ -1,9 +1,14 @@
-"""Adds a run to the results: python results/add.py WORKDIR NAME, or WORKDIR,WORKDIR NAME, or EVALUATION.json NAME
+"""Adds a run to the results.
+
+python results/add.py WORKDIR NAME
+python results/add.py WORKDIR,WORKDIR NAME
+python results/add.py results/NAME.json,WORKDIR NAME
+python results/add.py FOLDER/evaluation.json NAME
 
 Copies WORKDIR/result.json to results/NAME.json, or merges those of several workdirs whose seeds trained side by side,
-with the fingerprint of their numerics: the losses of the configuration's first steps on the embedded sample.
-tests/test_golden.py computes them again, and fails where they no longer agree: a claim that today's code has not
-earned.
+or of further seeds with those of a result file, with the fingerprint of their numerics: the losses of the
+configuration's first steps on the embedded sample. tests/test_golden.py computes them again, and fails where they no
+longer agree: a claim that today's code has not earned.
 
 Of what `evaluate` wrote, it copies to results/evaluations/NAME.json all but where the workdirs lay.
 """
@@ -57,7 +62,8 @@ def merge(records: list[dict]) -> dict:
     """Merges results that differ in their seeds alone.
 
     Args:
-      records: as result.json holds them, in the order of their seeds.
+      records: as result.json holds them, in the order of their seeds; those that are published already, and so have a
+        fingerprint, may be of an earlier commit.
 
     Returns:
       One result, with the seconds of all of them.
@@ -65,23 +71,40 @@ def merge(records: list[dict]) -> dict:
     Raises:
       SystemExit: they differ in more, or their seeds do not follow each other.
     """
+    from mnist_jax.config import config_from_dict
+    from mnist_jax.distillation import DistilledConfig
     from mnist_jax.report import summarize_runs
 
-    first, runs = records[0], [run for record in records for run in record["runs"]]
-    config = first["config"] | {"num_seeds": len(runs)}
+    first, last, runs = records[0], records[-1], [run for record in records for run in record["runs"]]
+    config = last["config"] | {"seed": first["config"]["seed"], "num_seeds": len(runs)}
+    shared = {"seed": config["seed"], "num_seeds": len(runs)}
     for record in records:
-        for name in ("commit", "versions", "parameters", "device"):
-            if record[name] != first[name]:
-                sys.exit(f"{name}: {record[name]} is not {first[name]}; merge results of the same code and machine")
-        if record["config"] | {"seed": config["seed"], "num_seeds": len(runs)} != config:
+        for name in ("versions", "parameters", "device", *["commit"] * (FINGERPRINT not in record)):
+            if record[name] != last[name]:
+                sys.exit(f"{name}: {record[name]} is not {last[name]}; merge results of the same code and machine")
+        if config_from_dict(record["config"] | shared, DistilledConfig()) != config_from_dict(
+            config, DistilledConfig()
+        ):
             sys.exit("config: the results differ in more than their seeds")
     if [run["seed"] for run in runs] != list(range(config["seed"], config["seed"] + len(runs))):
         sys.exit(f"seeds: {[run['seed'] for run in runs]} do not follow each other; order the workdirs by their seeds")
     seconds = {
         name: sum((record["seconds"][name] for record in records), type(value)())  # of numbers, or lists of them
-        for name, value in first["seconds"].items()
+        for name, value in last["seconds"].items()
     }
-    return first | {"config": config, "runs": runs, "summary": summarize_runs(runs), "seconds": seconds}
+    commits = ", ".join(dict.fromkeys(record["commit"] for record in records))
+    return last | {
+        "commit": commits,
+        "config": config,
+        "runs": runs,
+        "summary": summarize_runs(runs),
+        "seconds": seconds,
+    }
+
+
+def read_result(path: str) -> dict:
+    """Reads a result file, or the one of a workdir."""
+    return json.loads(pathlib.Path(path if path.endswith(".json") else f"{path}/result.json").read_text())
 
 
 def describe_teacher(record: dict) -> list[dict]:
@@ -93,7 +116,7 @@ def describe_teacher(record: dict) -> list[dict]:
     Returns:
       The name, seeds, commit and test accuracy of each workdir's run.
     """
-    teachers = [json.loads((pathlib.Path(one) / "result.json").read_text()) for one in record["config"]["teacher"]]
+    teachers = [read_result(one) for one in record["config"]["teacher"]]
     return [
         {
             "experiment": one["experiment"],
@@ -107,12 +130,12 @@ def describe_teacher(record: dict) -> list[dict]:
 
 def main(workdirs: str, name: str) -> None:
     """Adds a run, or an evaluation."""
-    if workdirs.endswith(".json"):
+    if workdirs.endswith("evaluation.json"):
         evaluation = json.loads(pathlib.Path(workdirs).read_text())
         del evaluation["run"]["workdir"]
         (FOLDER / "evaluations" / f"{name}.json").write_text(json.dumps(evaluation, indent=1) + "\n")
         return
-    record = merge([json.loads((pathlib.Path(one) / "result.json").read_text()) for one in workdirs.split(",")])
+    record = merge([read_result(one) for one in workdirs.split(",")])
     record["dataset"].pop("from_workdir", None)  # where the data lie on this machine
     if record["config"].get("teacher"):
         record["teacher"] = describe_teacher(record)

@@ -40,7 +40,12 @@ def test_results_merge_where_they_differ_in_their_seeds_alone():
         name: whole[name] for name in ("config", "runs", "summary")
     }
     assert merged["seconds"]["total"] == 2.0 and len(merged["seconds"]["epochs"]) == 2
-    parts[1]["config"] = parts[1]["config"] | {"dropout": 0.5}
+    parts[1]["commit"] = "0" * 40
+    assert add.merge(parts)["commit"] == f"{whole['commit']}, {parts[1]['commit']}"
+    parts = [{name: value for name, value in part.items() if name != add.FINGERPRINT} for part in parts]
+    with pytest.raises(SystemExit, match=r"commit: \w+ is not 0{40}; merge results of the same code"):
+        add.merge(parts)
+    parts[1] = parts[1] | {"commit": whole["commit"], "config": parts[1]["config"] | {"dropout": 0.5}}
     with pytest.raises(SystemExit, match="more than their seeds"):
         add.merge(parts)
     with pytest.raises(SystemExit, match="do not follow each other"):
