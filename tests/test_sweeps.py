@@ -18,6 +18,7 @@ from conftest import ROOT, command, error_line
 
 import mnist_jax as mj
 from mnist_jax.errors import ConfigError
+from mnist_jax.sweeps import search
 from mnist_jax.sweeps.chunk import Chunk, DataShape
 from mnist_jax.sweeps.executor import Executor
 from mnist_jax.sweeps.live import Live
@@ -225,6 +226,7 @@ def test_a_torn_journal_is_cut_back_and_other_files_are_left_alone(tmp_path):
         ({"grid": ["dropout=0.1"], "search": "tpe"}, "search=tpe: takes space"),
         ({}, "give one of them"),
         ({"space": ["dropout=0:0.5"], "trials": 0}, "trials=0: must be at least 1"),
+        ({"space": ["norm=none|batch", "batch_size=50:51"], "trials": 5}, "only 4 points; try as many, or use grid"),
         ({"space": ["dropout=0:0.5"], "objective": "acuracy"}, "did you mean 'accuracy'"),
         ({"space": ["dropout=0:0.5"], "storage": "sqlite:////nowhere/a.db"}, "does not answer"),
         ({"space": ["dropout=0:0.5"], "storage": "postgresql+psycopg://me:pw@127.0.0.1:1/x"}, "storage=postgres"),
@@ -244,6 +246,14 @@ def test_values_may_be_a_number_or_an_array():
     for values in ([0.5], 0.5), ([0.1, 0.2], np.array([0.1, 0.2])):
         (dimension,) = parse_space({"dropout": values[1]}, mj.Config(), "grid")
         assert list(dimension.values) == values[0]
+
+
+def test_a_quasi_random_search_tries_no_point_twice():
+    space = {"hidden_sizes": [(8,), (12,), (16,)], "norm": ["none", "batch"], "batch_size": "50:53"}
+    dimensions = parse_space(space, mj.Config(), "space")
+    points = [point for point, _ in search.propose("qmc", dimensions, None, 7, 0, 24)]
+    assert len({tuple(point.values()) for point in points}) == 3 * 2 * 4
+    assert [point for point, _ in search.propose("qmc", dimensions, None, 7, 10, 5)] == points[10:15]
 
 
 def table(folder):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.errors import ConfigError
+from mnist_jax.fields import Value
 from mnist_jax.sweeps.space import Dimension, Point, format_value, grid_points, round_value
 
 BATCH = 8  # trials that a search which learns, or a pruner, sees at a time: fixed, since results depend on it
@@ -125,45 +126,55 @@ def propose(
 
 
 def _sobol(dimensions: Sequence[Dimension], seed: int, count: int) -> list[Point]:
-    """The first points of a scrambled Sobol sequence; unlike Optuna's sampler it spreads choices evenly too."""
+    """The first points of a scrambled Sobol sequence; unlike Optuna's sampler it spreads choices evenly too.
+
+    A point that comes again is left out, unless even a sequence of 64 times the length has too few different ones.
+    """
     from scipy.stats import qmc
 
-    power = max(0, math.ceil(math.log2(max(count, 1))))
-    sequence = qmc.Sobol(len(dimensions), scramble=True, rng=np.random.default_rng(seed))
-    points = []
-    for row in sequence.random_base2(power)[:count]:
-        point = {}
-        for dimension, u in zip(dimensions, map(float, row), strict=True):
-            if dimension.values:
-                point[dimension.name] = dimension.values[min(int(u * len(dimension.values)), len(dimension.values) - 1)]
-                continue
-            low, high = (
-                (math.log(dimension.low), math.log(dimension.high))
-                if dimension.log
-                else (
-                    dimension.low,
-                    dimension.high,
-                )
-            )
-            raw = low + u * (high - low)
-            value = round_value(math.exp(raw) if dimension.log else raw, dimension.is_int)
-            point[dimension.name] = min(max(value, dimension.low), dimension.high)
-        points.append(point)
-    return points
+    shortest = math.ceil(math.log2(count)) if count else 0
+    for power in range(shortest, shortest + 7):
+        sequence = qmc.Sobol(len(dimensions), scramble=True, rng=np.random.default_rng(seed))
+        rows = [tuple(map(_at, dimensions, map(float, row))) for row in sequence.random_base2(power)]
+        points = [*dict.fromkeys(rows)]
+        if len(points) >= count:
+            break
+    names = [dimension.name for dimension in dimensions]
+    return [dict(zip(names, point, strict=True)) for point in [*points, *rows][:count]]
 
 
-def check_search(search: str, dimensions: Sequence[Dimension]) -> None:
+def _at(dimension: Dimension, u: float) -> Value:
+    """The value at a fraction of a dimension, in [0, 1)."""
+    if dimension.values:
+        return dimension.values[min(int(u * len(dimension.values)), len(dimension.values) - 1)]
+    ends = dimension.low, dimension.high
+    low, high = map(math.log, ends) if dimension.log else ends
+    raw = low + u * (high - low)
+    value = round_value(math.exp(raw) if dimension.log else raw, dimension.is_int)
+    return min(max(value, dimension.low), dimension.high)
+
+
+def _count_points(dimensions: Sequence[Dimension]) -> float:
+    """How many different points a space has."""
+    counts = (len(d.values) or (d.high - d.low + 1 if d.is_int else math.inf) for d in dimensions)
+    return math.prod(counts)
+
+
+def check_search(search: str, dimensions: Sequence[Dimension], trials: int) -> None:
     """Refuses a space that a sampler can't search.
 
     Args:
       search: one of options.SEARCHES.
       dimensions: the space.
+      trials: points to try.
 
     Raises:
       ConfigError: why not.
     """
     if search == "cmaes" and (len(dimensions) < 2 or any(dimension.values for dimension in dimensions)):
         raise ConfigError("search=cmaes: needs at least two ranges and no choices; use tpe")
+    if search == "qmc" and trials > (count := _count_points(dimensions)):
+        raise ConfigError(f"trials={trials}: the space has only {count:,.0f} points; try as many, or use grid")
 
 
 def rungs(pruner: str, epochs: int) -> list[int]:

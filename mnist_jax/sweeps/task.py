@@ -200,7 +200,7 @@ def check_task(task: Task) -> None:
             f"grid: has {task.num_points:,} points, {task.num_points * options.seeds:,} runs; use yes=True if you "
             "mean it"
         )
-    searching.check_search(task.search, task.dimensions)
+    searching.check_search(task.search, task.dimensions, options.trials)
     points = [*grid_points(task.dimensions)] if task.search == "grid" else []
     check_points(task.experiment, task.dimensions, points)
     if config.seed + FRESH + options.test_seeds >= 2**31:
