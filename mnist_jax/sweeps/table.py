@@ -22,7 +22,7 @@ from mnist_jax.sweeps.trainer import Objective, standard_error
 class Row:
     """One point of a sweep, with all of its seeds."""
 
-    number: int  # of its first trial
+    number: int  # in the order in which the search proposed them
     point: Point
     base: Config  # of the experiment, with the flags of the sweep
     module: str  # that defines the experiment; empty where there is none
@@ -90,7 +90,7 @@ def make_rows(
         if known is None:
             point = from_params(dimensions, trial.params)
             rows[trial.point] = Row(
-                trial.number, point, base, module, trial.state, seeds, scores, history, seconds, epochs, reason
+                trial.point, point, base, module, trial.state, seeds, scores, history, seconds, epochs, reason
             )
             continue
         known.history = _merge(known.history, len(known.seeds), history, len(seeds))
