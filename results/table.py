@@ -425,6 +425,7 @@ def render(text: str) -> str:
         "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),
         "ablation of perceptron": ablation_table("perceptron"),
+        "ablation of perceptron_writers": ablation_table("perceptron_writers"),
         "ablation of deep_cnn": ablation_table("deep_cnn"),
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
