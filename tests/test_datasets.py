@@ -42,6 +42,11 @@ def test_real_mnist_is_the_mnist_that_everybody_has(dataset):
     assert dataset.train_images.mean() == pytest.approx(33.318421, abs=1e-6)
 
 
+def test_the_last_images_of_a_sorted_data_set_are_refused_for_validation():
+    with pytest.raises(ConfigError, match="the last 400 images are of 1 of the 10 classes, since mnist5k is sorted"):
+        batches.split_dataset(datasets.load_dataset("mnist5k"), 0.1, "last")
+
+
 @pytest.mark.skipif(not REAL, reason="MNIST_JAX_TEST_DATA is not set")
 def test_real_mnist_lies_in_the_order_of_its_writers_so_that_its_last_images_are_by_others(dataset):
     slants = slant_in_class(dataset.train_images, dataset.train_labels)
