@@ -63,17 +63,22 @@ def split_dataset(dataset: Dataset, fraction: float, rows: str = "random") -> tu
       ConfigError: the last images lack half of the classes, since the data set is sorted by them.
     """
     count = len(dataset.train_labels)
+    if not dataset.num_validation and rows == "random":
+        return split_validation(count, fraction)
     num_held_out = dataset.num_validation or math.ceil(count * fraction)
-    if dataset.num_validation or rows == "last":
-        labels = dataset.train_labels if dataset.train_labels.ndim == 1 else dataset.train_labels.argmax(axis=-1)
-        held_out, known = (len(np.unique(part)) for part in (labels[count - num_held_out :], labels))
-        if not dataset.num_validation and num_held_out >= 4 * known and 2 * held_out <= known:
-            raise ConfigError(
-                f"validation_rows=last: the last {num_held_out} images are of {held_out} of the {known} classes, since "
-                f"{dataset.name} is sorted by class; use random"
-            )
-        return np.split(np.arange(count), [count - num_held_out])  # type: ignore[return-value]
-    return split_validation(count, fraction)
+    if not dataset.num_validation:
+        _check_unsorted(dataset, num_held_out)
+    return np.split(np.arange(count), [count - num_held_out])  # type: ignore[return-value]
+
+
+def _check_unsorted(dataset: Dataset, num_held_out: int) -> None:
+    labels = dataset.train_labels if dataset.train_labels.ndim == 1 else dataset.train_labels.argmax(axis=-1)
+    held_out, known = (len(np.unique(part)) for part in (labels[len(labels) - num_held_out :], labels))
+    if num_held_out >= 4 * known and 2 * held_out <= known:
+        raise ConfigError(
+            f"validation_rows=last: the last {num_held_out} images are of {held_out} of the {known} classes, since "
+            f"{dataset.name} is sorted by class; use random"
+        )
 
 
 def pad_rows(array: np.ndarray, multiple: int) -> np.ndarray:

@@ -17,6 +17,10 @@ import json
 import os
 import pathlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mnist_jax.config import Config
 
 FOLDER = pathlib.Path(__file__).parent
 FINGERPRINT = "first_losses"
@@ -26,6 +30,14 @@ def result_files() -> list[pathlib.Path]:
     """Lists the result files that hold trained runs."""
     paths = [*FOLDER.glob("*.json"), *FOLDER.glob("*/*.json")]
     return sorted(path for path in paths if "runs" in (record := json.loads(path.read_text())) and "config" in record)
+
+
+def read_config(values: dict) -> "Config":
+    """Reads a configuration as a result file holds it; fields that it lacks have their defaults."""
+    from mnist_jax.config import config_from_dict
+    from mnist_jax.distillation import DistilledConfig
+
+    return config_from_dict(values, DistilledConfig())
 
 
 def first_losses(values: dict) -> list[float]:
@@ -41,13 +53,11 @@ def first_losses(values: dict) -> list[float]:
     import jax
     import numpy as np
 
-    from mnist_jax.config import config_from_dict
     from mnist_jax.datasets import load_dataset
-    from mnist_jax.distillation import DistilledConfig
     from mnist_jax.experiment import Experiment
     from mnist_jax.train import train_epoch
 
-    experiment = Experiment(config=config_from_dict(values, DistilledConfig()))
+    experiment = Experiment(config=read_config(values))
     dataset = load_dataset("mnist5k")
     images, labels = jax.device_put((dataset.train_images[::20], dataset.train_labels[::20]))
     image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
@@ -71,20 +81,16 @@ def merge(records: list[dict]) -> dict:
     Raises:
       SystemExit: they differ in more, or their seeds do not follow each other.
     """
-    from mnist_jax.config import config_from_dict
-    from mnist_jax.distillation import DistilledConfig
     from mnist_jax.report import summarize_runs
 
     first, last, runs = records[0], records[-1], [run for record in records for run in record["runs"]]
-    config = last["config"] | {"seed": first["config"]["seed"], "num_seeds": len(runs)}
-    shared = {"seed": config["seed"], "num_seeds": len(runs)}
+    shared = {"seed": first["config"]["seed"], "num_seeds": len(runs)}
+    config = last["config"] | shared
     for record in records:
         for name in ("versions", "parameters", "device", *["commit"] * (FINGERPRINT not in record)):
             if record[name] != last[name]:
                 sys.exit(f"{name}: {record[name]} is not {last[name]}; merge results of the same code and machine")
-        if config_from_dict(record["config"] | shared, DistilledConfig()) != config_from_dict(
-            config, DistilledConfig()
-        ):
+        if read_config(record["config"] | shared) != read_config(config):
             sys.exit("config: the results differ in more than their seeds")
     if [run["seed"] for run in runs] != list(range(config["seed"], config["seed"] + len(runs))):
         sys.exit(f"seeds: {[run['seed'] for run in runs]} do not follow each other; order the workdirs by their seeds")

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from mnist_jax.errors import ConfigError
-from mnist_jax.fields import Value
-from mnist_jax.sweeps.space import Dimension, Point, format_value, grid_points, round_value
+from mnist_jax.sweeps.space import Dimension, Point, format_value, grid_points
 
 BATCH = 8  # trials that a search which learns, or a pruner, sees at a time: fixed, since results depend on it
 _FACTOR = 3  # of one rung to the next
@@ -119,8 +118,7 @@ def propose(
         point = from_params(dimensions, trial.params)
         for dimension in dimensions:
             if not dimension.values:
-                value = round_value(point[dimension.name], dimension.is_int)
-                point[dimension.name] = min(max(value, dimension.low), dimension.high)
+                point[dimension.name] = dimension.round(point[dimension.name])
         proposed.append((point, dict(trial.storage.get_trial_system_attrs(trial._trial_id))))
     return proposed
 
@@ -135,23 +133,14 @@ def _sobol(dimensions: Sequence[Dimension], seed: int, count: int) -> list[Point
     shortest = math.ceil(math.log2(count)) if count else 0
     for power in range(shortest, shortest + 7):
         sequence = qmc.Sobol(len(dimensions), scramble=True, rng=np.random.default_rng(seed))
-        rows = [tuple(map(_at, dimensions, map(float, row))) for row in sequence.random_base2(power)]
+        rows = [
+            tuple(d.at(float(u)) for d, u in zip(dimensions, row, strict=True)) for row in sequence.random_base2(power)
+        ]
         points = [*dict.fromkeys(rows)]
         if len(points) >= count:
             break
     names = [dimension.name for dimension in dimensions]
     return [dict(zip(names, point, strict=True)) for point in [*points, *rows][:count]]
-
-
-def _at(dimension: Dimension, u: float) -> Value:
-    """The value at a fraction of a dimension, in [0, 1)."""
-    if dimension.values:
-        return dimension.values[min(int(u * len(dimension.values)), len(dimension.values) - 1)]
-    ends = dimension.low, dimension.high
-    low, high = map(math.log, ends) if dimension.log else ends
-    raw = low + u * (high - low)
-    value = round_value(math.exp(raw) if dimension.log else raw, dimension.is_int)
-    return min(max(value, dimension.low), dimension.high)
 
 
 def _count_points(dimensions: Sequence[Dimension]) -> float:

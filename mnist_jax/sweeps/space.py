@@ -36,6 +36,18 @@ class Dimension:
         """Whether all values are numbers, so that there is an order."""
         return not self.values or all(type(value) in (int, float) for value in self.values)
 
+    def round(self, value: float) -> Value:
+        """Returns a number of the range as a short one within it."""
+        return min(max(round_value(value, self.is_int), self.low), self.high)
+
+    def at(self, fraction: float) -> Value:
+        """Returns the value at a fraction of the way, in [0, 1]."""
+        if self.values:
+            return self.values[min(int(fraction * len(self.values)), len(self.values) - 1)]
+        low, high = map(math.log, (self.low, self.high)) if self.log else (self.low, self.high)
+        value = low + fraction * (high - low)
+        return self.round(math.exp(value) if self.log else value)
+
     def describe(self) -> str:
         """Returns the dimension as text, in the words of the command line."""
         if self.values:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from mnist_jax.config import Config
@@ -16,7 +15,7 @@ from mnist_jax.errors import ConfigError, suggest_name
 from mnist_jax.experiment import Experiment
 from mnist_jax.sweeps import search as searching
 from mnist_jax.sweeps.options import SweepOptions
-from mnist_jax.sweeps.space import Dimension, Point, check_points, format_value, grid_points, round_value
+from mnist_jax.sweeps.space import Dimension, Point, check_points, format_value, grid_points
 from mnist_jax.sweeps.storage import OPTUNA_MAJOR
 from mnist_jax.sweeps.study import SharedStudy, Trial
 from mnist_jax.sweeps.table import Row, make_rows
@@ -220,8 +219,5 @@ def check_data(task: Task) -> None:
 
 def example_config(task: Task) -> Config:
     """The configuration of a trial in the middle of the space, whose program is measured."""
-    values = {}
-    for d in task.dimensions:
-        middle = np.sqrt(d.low * d.high) if d.log else (d.low + d.high) / 2
-        values[d.name] = d.values[len(d.values) // 2] if d.values else round_value(float(middle), d.is_int)
+    values = {dimension.name: dimension.at(0.5) for dimension in task.dimensions}
     return dataclasses.replace(task.config, **values)
