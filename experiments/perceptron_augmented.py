@@ -1,8 +1,8 @@
 """The lecture's perceptron, 784-784-10, on digits that are moved, turned and bent at random.
 
-python -m experiments.perceptron_augmented --dataset=mnist --num_seeds=7
+python -m experiments.perceptron_augmented --dataset=mnist --num_seeds=10
 
-Result: test error 0.70 % (standard deviation 0.03, n=7), results/perceptron_augmented.json.
+Result: test error 0.69 % (standard deviation 0.03, n=10), results/perceptron_augmented.json.
 """
 
 import mnist_jax as mj
