@@ -241,7 +241,10 @@ def ablation_table(study: str) -> list[str]:
         if row is not base:
             error = statistics.stdev(differences) / len(differences) ** 0.5
             cells = [f"{statistics.fmean(differences):+.2f}", f"{error:.2f}"]
-        change = ", ".join(f"`--{name}={value}`" for name, value in row["change"].items())
+        change = ", ".join(
+            f"`--{name}={','.join(value) if isinstance(value, list) else value}`"
+            for name, value in row["change"].items()
+        )
         mean, count = f"{100 * statistics.fmean(row['accuracy']):.2f}", len(differences)
         lines.append(table_row(change or "none", mean, *cells, count, f"{row['seconds']:.0f}"))
     return lines
@@ -424,6 +427,7 @@ def render(text: str) -> str:
         "small digits": other_data_table("digits"),
         "strangers": strangers_table(),
         "ablation of cnn": ablation_table("cnn"),
+        "ablation of augmentations": ablation_table("augmentations"),
         "ablation of perceptron": ablation_table("perceptron"),
         "ablation of perceptron_writers": ablation_table("perceptron_writers"),
         "ablation of deep_cnn": ablation_table("deep_cnn"),
