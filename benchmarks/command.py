@@ -19,8 +19,8 @@ from benchmarks.targets import TARGETS, measure_examples, time_to_accuracy
 from mnist_jax.commands.benchmark import Flags
 from mnist_jax.datasets import load_dataset
 from mnist_jax.errors import ConfigError, get_entry
+from mnist_jax.figures import save
 from mnist_jax.files import remove_if_empty, write_json
-from mnist_jax.plots import save
 from mnist_jax.process import exit_on_signals
 from mnist_jax.report import git_commit, versions
 from mnist_jax.types import Dataset

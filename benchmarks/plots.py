@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_jax.plots import new_figure
+from mnist_jax.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

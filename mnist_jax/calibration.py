@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import optimize
 from scipy.special import log_softmax, softmax
 
-from mnist_jax.plots import new_figure
+from mnist_jax.figures import new_figure
 
 BINS = 15  # as in the paper
 

@@ -1,20 +1,15 @@
-"""Plots of data and runs. Each function returns a matplotlib Figure; `save` writes it.
-
-matplotlib is imported only when something is drawn.
-"""
+"""Plots of data and runs. Each function returns a matplotlib Figure, which figures.save writes."""
 
 from __future__ import annotations
 
 import math
-import os
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_jax.files import temp_path
+from mnist_jax.figures import draw_image, new_figure, save, set_size
 from mnist_jax.first_layer import FirstLayer, Predict, find_first_layer
 from mnist_jax.types import Dataset, PyTree, Record
 
@@ -22,48 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Makes an empty figure of a width and height in inches."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def save(figure: Figure, path: str | os.PathLike[str], show: bool = False) -> None:
-    """Writes a figure to a file, and shows it if asked to and if there is a screen.
-
-    Args:
-      figure: what to write.
-      path: the file; its suffix is the format, such as .png or .svg.
-      show: whether to open a window as well, and wait until it is closed.
-    """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a file or class with a name in another script
-        figure.savefig(temp_path(path), dpi=120, format=path.suffix[1:])
-    temp_path(path).replace(path)
-    if show:
-        from matplotlib import pyplot
-        from matplotlib.backends.registry import BackendFilter, backend_registry
-
-        has_screen = pyplot.get_backend().lower() in backend_registry.list_builtin(BackendFilter.INTERACTIVE)
-        if has_screen and (manager := pyplot.figure().canvas.manager):
-            manager.canvas.figure = figure
-            figure.set_canvas(manager.canvas)
-            pyplot.show()
-
-
-def _draw_image(axes: Axes, image: np.ndarray, title: str = "", **imshow_kwargs: Any) -> None:
-    if image.shape[-1] not in (3, 4):
-        image = image[..., 0]
-    elif image.dtype != np.uint8:  # imshow clips the colors of float images to [0, 1]
-        image = (image - image.min()) / max(np.ptp(image), 1e-12)
-    axes.imshow(image, **({"cmap": "gray_r"} | imshow_kwargs))
-    axes.set_title(title, fontsize=9)
-    axes.set_axis_off()
 
 
 def _longest_line(text: str) -> int:
@@ -87,13 +40,15 @@ def image_grid(
     """
     rows = math.ceil(len(images) / columns)
     width = max([1.3, *(0.09 * _longest_line(text) for text in titles)])
-    height = 1.3 + 0.2 * max((text.count("\n") + 1 for text in titles), default=0)
-    figure = new_figure(max(width * columns, 0.1 * _longest_line(title)), height * rows + 0.5 * bool(title))
+    above = 0.2 * max((text.count("\n") + 1 for text in titles), default=0)
+    height = 1.3 + above
+    figure = new_figure(max(width * columns, 0.1 * _longest_line(title)) + 0.1, height * rows + 0.1 + 0.5 * bool(title))
     figure.suptitle(title)
-    for axes, image, text in zip(figure.subplots(rows, columns, squeeze=False).flat, images, titles, strict=False):
-        _draw_image(axes, image, text, cmap=cmap)
-    for axes in figure.axes[len(images) :]:
-        axes.set_axis_off()
+    axes = figure.subplots()
+    for number, (image, text) in enumerate(zip(images, titles, strict=False)):
+        row, column = divmod(number, columns)
+        draw_image(axes, image, (width * column, height * row + above, width, height - above), text, cmap=cmap)
+    set_size(axes, width * columns, height * rows)
     return figure
 
 
@@ -109,15 +64,15 @@ def class_grid(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str
     Returns:
       A Figure.
     """
-    figure = new_figure(0.7 * columns + 1, 0.75 * len(class_names) + 0.4)
+    names_width = 0.2 + 0.09 * max(map(_longest_line, class_names))
+    figure = new_figure(0.75 * columns + names_width + 0.1, 0.75 * len(class_names) + 0.5)
     figure.suptitle("The first images of each class")
-    grid = figure.subplots(len(class_names), columns, squeeze=False)
-    for label, (row, name) in enumerate(zip(grid, class_names, strict=True)):
-        for axes in row:
-            axes.set_axis_off()
-        for axes, image in zip(row, images[labels == label][:columns], strict=False):
-            _draw_image(axes, image)
-        row[0].text(-0.2, 0.5, name, transform=row[0].transAxes, ha="right", va="center")
+    axes = figure.subplots()
+    for label, name in enumerate(class_names):
+        axes.text(names_width - 0.1, 0.75 * (label + 0.5), name, ha="right", va="center")
+        for column, image in enumerate(images[labels == label][:columns]):
+            draw_image(axes, image, (names_width + 0.75 * column, 0.75 * label, 0.75, 0.75))
+    set_size(axes, names_width + 0.75 * columns, 0.75 * len(class_names))
     return figure
 
 
@@ -249,18 +204,21 @@ def filters(layer: FirstLayer, class_names: Sequence[str], count: int = 64) -> F
     weights = layer.weights[:count]
     columns = min(5 if layer.is_output else 8, len(weights))
     rows = math.ceil(len(weights) / columns)
-    figure = new_figure(max(columns, 5) + 1.5, rows * (1.2 if layer.is_output else 1) + 0.8)
+    above = 0.2 if layer.is_output else 0.0
+    figure = new_figure(max(columns, 5) + 1.5, rows * (1 + above) + 0.8)
     title = f"Weights of {len(weights)} of the first layer's {len(layer.weights)} units, the largest first;\n"
     title += "noise is what they began with"
     of_classes = "The weights of each class's output:\nred pixels speak for the class, blue ones against it"
     figure.suptitle(of_classes if layer.is_output else title)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots()
     largest = np.percentile(np.abs(weights), 99.5) or 1
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, weight, name in zip(grid.flat, weights, class_names if layer.is_output else [""] * count, strict=False):
-        _draw_image(axes, weight[..., None], name, cmap="RdBu_r", vmin=-largest, vmax=largest)
-    figure.colorbar(grid[0, 0].images[0], ax=grid, extend="both", aspect=30, label="weight")
+    names = class_names if layer.is_output else [""] * count
+    for number, (weight, name) in enumerate(zip(weights, names, strict=False)):
+        row, column = divmod(number, columns)
+        box = (column, row * (1 + above) + above, 1, 1)
+        draw_image(axes, weight[..., None], box, name, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    set_size(axes, columns, rows * (1 + above))
+    figure.colorbar(axes.images[0], ax=axes, extend="both", aspect=30, label="weight")
     return figure
 
 

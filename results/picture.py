@@ -15,7 +15,7 @@ from table import GOALS, load_recipes
 
 import mnist_jax as mj
 from mnist_jax.config import config_from_dict
-from mnist_jax.plots import new_figure
+from mnist_jax.figures import new_figure
 
 FOLDER = pathlib.Path(__file__).parent
 COLORS = {"yes": "C3", "no": "C2", "not said": "0.5"}

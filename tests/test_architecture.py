@@ -13,7 +13,7 @@ LAYERS = [
     {"errors", "files", "console", "process"},
     {"types", "fields", "idx", "layers", "matmul", "workdir", "channel", "supervisor"},
     {"sharding", "rendezvous"},
-    {"config", "flags", "kernels", "options", "batches", "checkpoint", "adapters", "first_layer"},
+    {"config", "flags", "kernels", "options", "batches", "checkpoint", "adapters", "first_layer", "figures"},
     {"models", "losses", "metrics", "optimizers", "augment", "devices", "plots", "report"},
     {"gradients", "lecture", "pictures", "likeness", "processes", "calibration"},
     {"readers"},

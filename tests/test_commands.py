@@ -12,7 +12,7 @@ import pytest
 from conftest import command, error_line, write_folder
 from PIL import Image
 
-from mnist_jax import plots
+from mnist_jax import figures, plots
 from mnist_jax.commands import predict as predict_command
 from mnist_jax.errors import ConfigError, DataError
 from mnist_jax.experiment import Experiment
@@ -240,7 +240,7 @@ def test_a_named_folder_is_not_overwritten_unless_it_is_said(name, writer, cwd, 
     for file in held:
         (cwd / "mine" / "too" / file).write_text("precious")
     with monkeypatch.context() as patch:
-        patch.setattr(plots, "save", None)  # it does not come so far
+        patch.setattr(figures, "save", None)  # it does not come so far
         with pytest.raises(ConfigError, match=r"output=mine/too: already holds \w+\.\w+.*; .* or use overwrite=True"):
             writer(name, output="mine/too")
     assert all((cwd / "mine" / "too" / file).read_text() == "precious" for file in held)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from benchmarks.plots import plot_scaling, plot_throughput
-from mnist_jax import plots
+from mnist_jax import figures, plots
 from mnist_jax.datasets import CLASS_NAMES
 from mnist_jax.first_layer import FirstLayer
 from mnist_jax.types import Dataset
@@ -17,7 +17,7 @@ def check_layout(figure):
     """Draws a figure, and checks that no text is cut off or covers another one, and that no legend covers a panel."""
     FigureCanvasAgg(figure).draw()
     texts = [figure._suptitle] if figure._suptitle else []
-    texts += [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    texts += [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)]
     for axes in (axes for axes in figure.axes if axes.axison):
         for axis, (low, high), i in ((axes.xaxis, axes.get_xlim(), 0), (axes.yaxis, axes.get_ylim(), 1)):
             low, high = sorted((low, high))  # a tick beyond the limits has a label that is not drawn
@@ -66,7 +66,7 @@ def test_learning_curves_say_what_is_what(seeds, epochs):
 def test_mistakes_are_the_most_confident_ones_first():
     logits = np.array([[9.0, 0, 0], [0, 5.0, 0], [0, 0, 2.0], [3.0, 0, 0]])
     figure = plots.mistakes(np.zeros((4, 5, 5, 1), np.uint8), np.array([0, 0, 0, 1]), logits, ["a", "b", "c"])
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    titles = [text.get_text() for text in figure.axes[0].texts]
     assert [title[:4] for title in titles] == ["1: b", "3: a", "2: c"] and titles[0].endswith("label a")
     assert figure.get_suptitle().startswith("3 mistakes in 4 images (75.00 %);")
 
@@ -91,9 +91,9 @@ def test_the_confusion_matrix_shows_each_count():
 @pytest.mark.parametrize("is_output", [True, False])
 def test_filters_share_a_scale_and_name_the_class_that_a_unit_stands_for(is_output):
     weights = np.random.default_rng(0).normal(size=(3, 4, 5)) * np.array([1.0, 5.0, 0.1])[:, None, None]
-    *panels, scale = plots.filters(FirstLayer(weights, is_output), ("a", "b", "c")).axes
-    assert [axes.get_title() for axes in panels] == (["a", "b", "c"] if is_output else [""] * 3)
-    limits = {axes.images[0].get_clim() for axes in panels}
+    panel, scale = plots.filters(FirstLayer(weights, is_output), ("a", "b", "c")).axes
+    assert [text.get_text() for text in panel.texts] == (["a", "b", "c"] if is_output else [""] * 3)
+    limits = {image.get_clim() for image in panel.images}
     ((low, high),) = limits
     assert low == -high and scale.get_ylabel() == "weight"
 
@@ -108,7 +108,7 @@ def test_filters_of_any_number_have_room(units, is_output):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_images_of_every_kind_are_written_without_a_screen(tmp_path, recwarn, caplog, dtype, channels):
     images = np.random.default_rng(0).normal(0, 50, (3, 8, 8, channels)).astype(dtype)
-    plots.save(plots.image_grid(images, "abc", 2), tmp_path / "new" / "x.png", show=True)
+    figures.save(plots.image_grid(images, "abc", 2), tmp_path / "new" / "x.png", show=True)
     assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
     assert not recwarn.list and not caplog.messages
 
@@ -126,7 +126,7 @@ def test_a_run_has_plots_of_what_it_is(tmp_path, monkeypatch, labels, num_output
     images = np.zeros((4, 2, 3, 1), np.float32)
     dataset = Dataset(images, labels, images, labels, ("a", "b", "c"), "custom", "")
     matrices = []
-    monkeypatch.setattr(plots, "confusion", lambda matrix, names: matrices.append(matrix) or plots.new_figure(1, 1))
+    monkeypatch.setattr(plots, "confusion", lambda matrix, names: matrices.append(matrix) or figures.new_figure(1, 1))
     logits = np.eye(3)[[0, 1, 1, 2]][:, :num_outputs]
     params = {"kernel": np.random.default_rng(0).normal(size=(6, 3))}
     plots.save_run_plots(tmp_path, make_records(1, 1), dataset, logits, params, "x", predict_linearly)

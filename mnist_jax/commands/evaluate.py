@@ -54,7 +54,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     flags.check_output("evaluation.json", "confusion.png", "mistakes.png", "calibration.png")
     import jax
 
-    from mnist_jax import plots
+    from mnist_jax import figures, plots
     from mnist_jax.evaluation import evaluate
     from mnist_jax.metrics import compute
 
@@ -78,10 +78,10 @@ def main(flags: Flags, positional: list[str]) -> None:
         classes = _to_classes(labels)
         matrix, by_class = _measure_classes(run.class_names, classes, logits.argmax(axis=-1))
         lines += _format_classes(run.class_names, matrix, by_class)
-        plots.save(plots.confusion(matrix, run.class_names), folder / "confusion.png")
-        plots.save(plots.mistakes(images, classes, logits, run.class_names), folder / "mistakes.png")
+        figures.save(plots.confusion(matrix, run.class_names), folder / "confusion.png")
+        figures.save(plots.mistakes(images, classes, logits, run.class_names), folder / "mistakes.png")
         calibration, line, diagram = _calibrate(run, dataset, flags.split, logits, classes)
-        plots.save(diagram, folder / "calibration.png")
+        figures.save(diagram, folder / "calibration.png")
         lines.append(line)
         record |= {"classes": by_class, "confusion": matrix.tolist(), "calibration": calibration}
         record["mistakes"] = _list_mistakes(run.class_names, classes, logits)

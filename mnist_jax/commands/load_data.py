@@ -38,17 +38,17 @@ def main(flags: Flags, positional: list[str]) -> None:
     flags.check_output("images.png", *["classes.png"] * flags.grid)
     import numpy as np
 
-    from mnist_jax import batches, datasets, plots
+    from mnist_jax import batches, datasets, figures, plots
 
     dataset = datasets.load_dataset(flags.dataset, flags.data_dir)
     train, validation = batches.split_dataset(dataset, Config.validation_fraction)
     rows = np.unique(dataset.train_labels, return_index=True)[1][:4]
     titles = [f"label {dataset.class_names[label]}" for label in dataset.train_labels[rows]]
     folder = flags.make_output(f"load_data-{flags.dataset.partition(':')[0]}")
-    plots.save(plots.image_grid(dataset.train_images[rows], titles, 2), folder / "images.png", flags.show)
+    figures.save(plots.image_grid(dataset.train_images[rows], titles, 2), folder / "images.png", flags.show)
     if flags.grid:
         figure = plots.class_grid(dataset.train_images, dataset.train_labels, dataset.class_names)
-        plots.save(figure, folder / "classes.png", flags.show)
+        figures.save(figure, folder / "classes.png", flags.show)
 
     print(f"{dataset.name}: SHA-256 {dataset.sha256}")
     for split, images, labels in (

@@ -59,7 +59,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     import jax
     import numpy as np
 
-    from mnist_jax import plots
+    from mnist_jax.figures import save
     from mnist_jax.lecture import neuron
 
     if flags.points in ("linear", "xor"):
@@ -73,7 +73,7 @@ def main(flags: Flags, positional: list[str]) -> None:
     figures, lines = _train_network(flags, points) if flags.hidden_size else _train_neuron(flags, points)
     folder = flags.make_output("neuron")
     for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png", flags.show)
+        save(figure, folder / f"{name}.png", flags.show)
     print(*lines, f"Results: {folder}", sep="\n")
 
 

@@ -115,7 +115,7 @@ def _predict_all(run: "LoadedRun", paths: Sequence[str], single: bool) -> "Itera
 def _draw(flags: Flags, predictions: "list[Prediction]") -> pathlib.Path:
     import numpy as np
 
-    from mnist_jax import plots
+    from mnist_jax import figures, plots
     from mnist_jax.pictures.plots import stages
 
     titles = [f"{_shorten(one.name)}\n{one.label} ({100 * one.probability:.1f} %)" for one in predictions]
@@ -125,9 +125,9 @@ def _draw(flags: Flags, predictions: "list[Prediction]") -> pathlib.Path:
     staged = [number for number, one in enumerate(predictions) if one.digit.stages][:MAX_STAGES]
     if staged:
         figure = stages([predictions[number].digit for number in staged], [titles[number] for number in staged])
-        plots.save(figure, folder / "stages.png")
+        figures.save(figure, folder / "stages.png")
     figure = plots.image_grid(images, titles, min(8, len(predictions)), cmap="gray")
-    plots.save(figure, folder / "predictions.png", flags.show)
+    figures.save(figure, folder / "predictions.png", flags.show)
     return folder
 
 

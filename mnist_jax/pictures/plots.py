@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mnist_jax.figures import new_figure
 from mnist_jax.pictures.digits import Digit
-from mnist_jax.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnist_jax.plots import new_figure
+from mnist_jax.figures import new_figure
 from mnist_jax.sweeps.space import Dimension, format_value
 from mnist_jax.sweeps.table import Row
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mnist_jax.config import Config
+from mnist_jax.figures import save
 from mnist_jax.files import temp_path
-from mnist_jax.plots import save
 from mnist_jax.sweeps import plots
 from mnist_jax.sweeps.space import Dimension, format_value
 from mnist_jax.sweeps.table import Row, format_score
