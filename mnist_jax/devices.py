@@ -1,6 +1,7 @@
 """The device that a process computes on: which one, how much memory it has, and the programs compiled for it."""
 
 import contextlib
+import os
 import pathlib
 import warnings
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ def enable_compilation_cache() -> None:
             folder.mkdir(parents=True, exist_ok=True)
             check_writable(folder)
             _config.update("jax_compilation_cache_dir", str(folder))
-    _config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        _config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     warnings.filterwarnings("ignore", message=".*persistent compilation cache")  # an unreadable one is written again
 
 
