@@ -2,14 +2,13 @@ import atexit
 import gzip
 import json
 import os
-import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 
-# Most of a test's time is compilation: XLA need not optimize what runs once. Commands that tests start inherit this.
+# Most of a test's time is compilation: XLA need not optimize what runs once, and all that it compiles is kept for other
+# tests. Commands that tests start inherit this.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # commands cache compiled programs here, not in the user's cache
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mnist_jax-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -17,12 +16,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # commands cache compiled pro
 import jax
 import numpy as np
 import pytest
+from launch import ROOT, run_python
 
 from mnist_jax.checkpoint import MANIFEST, _manifest_digest
 from mnist_jax.datasets import load_dataset
 from mnist_jax.idx import IDX_FILES
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Folder of the four real MNIST files; without it the same tests run on the embedded sample.
@@ -39,9 +37,7 @@ def command(*args, experiment="perceptron", cwd=ROOT):
     """Runs a recipe, or a command of the package, as a user does."""
     is_recipe = (ROOT / "experiments" / f"{experiment}.py").exists()
     module = [f"experiments.{experiment}"] if is_recipe else ["mnist_jax", experiment]
-    argv = [sys.executable, "-m", *module, *map(str, args)]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True)
+    return run_python("-m", *module, *args, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 def error_line(stderr):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-TINY = ("--dataset=mnist5k", "--epochs=1", "--hidden_sizes=8", "--batch_size=900")
+TINY = ("--epochs=1", "--hidden_sizes=8", "--batch_size=100")
 
 
 def shell(command, *args, cwd=ROOT, **env):
@@ -27,15 +27,17 @@ def shell(command, *args, cwd=ROOT, **env):
         "0<&- >&- 2>&-",
     ],
 )
-def test_a_run_ends_well_wherever_its_output_goes(tmp_path, redirection):
-    process = shell(f'"$0" -m experiments.perceptron "$@" --summary {redirection}', *TINY, f"--workdir={tmp_path}")
+def test_a_run_ends_well_wherever_its_output_goes(tmp_path, folder, redirection):
+    flags = (*TINY, f"--dataset=idx:{folder}", f"--workdir={tmp_path}")
+    process = shell(f'"$0" -m experiments.perceptron "$@" --summary {redirection}', *flags)
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "result.json").read_text())["runs"]
     assert "Error" not in process.stderr.replace("Baseline Error", "").replace("Test Error", "")
 
 
-def test_stdout_on_a_full_disk_is_said_after_the_files_are_written(tmp_path):
-    process = shell('"$0" -m experiments.perceptron "$@" --quiet >/dev/full', *TINY, f"--workdir={tmp_path}")
+def test_stdout_on_a_full_disk_is_said_after_the_files_are_written(tmp_path, folder):
+    flags = (*TINY, f"--dataset=idx:{folder}", f"--workdir={tmp_path}")
+    process = shell('"$0" -m experiments.perceptron "$@" --quiet >/dev/full', *flags)
     assert process.returncode == 1 and (tmp_path / "result.json").exists()
     assert process.stderr == "error: standard output can't be written: No space left on device\n"
 
@@ -59,12 +61,13 @@ def test_an_error_is_not_lost_with_its_message():
     ],
     ids=lambda env: ",".join(env),
 )
-def test_a_path_that_is_not_ascii_is_written_and_printed_as_far_as_possible(tmp_path, env):
+def test_a_path_that_is_not_ascii_is_written_and_printed_as_far_as_possible(tmp_path, folder, env):
     workdir = tmp_path / "größe-数"
-    process = shell('"$0" -m experiments.perceptron "$@" --quiet --plots', *TINY, f"--workdir={workdir}", **env)
+    flags = (*TINY, f"--dataset=idx:{folder}", f"--workdir={workdir}")
+    process = shell('"$0" -m experiments.perceptron "$@" --quiet --plots', *flags, **env)
     assert process.returncode == 0 and process.stderr == ""
     assert process.stdout.startswith("Results: ") and process.stdout.isascii()
     assert {"result.json", "state", "confusion.png"} <= {path.name for path in workdir.iterdir()}
-    files = [f"--workdir={workdir}", "--dataset=mnist5k", f"--output={tmp_path / 'é'}"]
+    files = [f"--workdir={workdir}", f"--dataset=idx:{folder}", f"--output={tmp_path / 'é'}"]
     process = shell('"$0" -m mnist_jax evaluate "$@"', *files, **env)
     assert process.returncode == 0 and process.stderr == "" and (tmp_path / "é" / "evaluation.json").exists()

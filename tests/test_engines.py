@@ -2,13 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from launch import ROOT, run_python
 
 from mnist_jax.errors import ConfigError
 from mnist_jax.experiment import Experiment
@@ -132,8 +130,9 @@ def test_several_devices_divide_the_chunks(folder, tmp_path):
     def start(count):
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
         env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
-        line = [sys.executable, "-c", DEVICES, folder, tmp_path / str(count)]
-        return subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout.split(maxsplit=1)
+        done = run_python("-c", DEVICES, folder, tmp_path / str(count), env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split(maxsplit=1)
 
     (one, expected), (two, scores) = start(1), start(2)
     assert (one, two) == ("1", "2") and scores == expected

@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import json
 import os
-import pathlib
 import re
 import shutil
 import subprocess
@@ -17,12 +16,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from launch import ROOT, run_python
 from PIL import Image
 
 import mnist_jax as mj
 from mnist_jax.errors import ArgumentError, ConfigError, DataError
 
-ROOT = pathlib.Path(__file__).parents[1]
 MAXOUT = '''"""Maxout with a focal loss: my_lab/maxout.py."""
 from flax import linen as nn
 import jax.numpy as jnp
@@ -114,7 +113,7 @@ def lab(tmp_path_factory):
 
 def python(lab, *words):
     env = os.environ | {"PYTHONPATH": str(lab / "site")}
-    return subprocess.run([sys.executable, *map(str, words)], cwd=lab, env=env, capture_output=True, text=True)
+    return run_python(*words, cwd=lab, env=env)
 
 
 def test_the_wheel_holds_the_library_alone(lab):
@@ -366,7 +365,7 @@ def test_an_example_runs_and_is_short(tmp_path, path):
     assert len(source.splitlines()) <= 40 and ast.get_docstring(ast.parse(source))
     words = [f"--workdir={tmp_path}", "--quiet"] if "mj.main(" in source else []
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, path, *words], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = run_python(path, *words, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     error = re.search(r"Error: ([\d.]+)%", done.stdout)
     accuracies = [

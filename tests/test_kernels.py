@@ -86,6 +86,7 @@ def assert_is_convolution(ours, size, kernel, strides, padding, dtype, filters=6
 
 def assert_equal_with_gradients(ours, expected, *arguments):
     """Against `expected` in float32, of the same arguments."""
+    ours, expected = jax.jit(ours), jax.jit(expected)
     got, pull = jax.vjp(ours, *arguments)
     expected, pull_expected = jax.vjp(expected, *(x.astype(jnp.float32) for x in arguments))
     np.testing.assert_allclose(ours(*arguments), got, rtol=1e-5, atol=1e-5, err_msg="differentiated or not")

@@ -5,14 +5,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from launch import ROOT, Python
 
 from mnist_jax.channel import SILENCE_SECONDS, Channel, Connection
 from mnist_jax.errors import ConfigError
@@ -54,11 +53,9 @@ class Run:
         address = f"--coordinator=localhost:{free_port()}"
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         for index in range(size):
-            argv = [sys.executable, *program, "--dataset=mnist5k", f"--workdir={self.workdir}", address]
+            argv = [*program, "--dataset=mnist5k", "--hidden_sizes=64", f"--workdir={self.workdir}", address]
             argv += [f"--num_processes={size}", f"--process_id={index}", *flags, *(own or {}).get(index, [])]
-            with (folder / f"{index}.err").open("w") as stderr:
-                process = subprocess.Popen(argv, cwd=ROOT, env=env, stderr=stderr, stdout=subprocess.DEVNULL)
-            self.processes.append(process)
+            self.processes.append(Python(*argv, env=env, stderr=folder / f"{index}.err"))
 
     def wait_until_it_trains(self):
         deadline = time.monotonic() + 120

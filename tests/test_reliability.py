@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT, update_manifest, write_folder
+from conftest import ROOT, command, update_manifest, write_folder
+from launch import Python
 
 from mnist_jax import runner
 from mnist_jax.checkpoint import FORMAT, MANIFEST, Checkpoints, read_metadata, restore_state, save_state
@@ -32,15 +33,16 @@ SMALL = ("--batch_size=90", "--hidden_sizes=16", "--filters=4,8", "--quiet")
 
 
 def start(experiment, folder, workdir, *flags, before=(), **options):
+    """Starts a run, from Python's own first instruction."""
     flags = (f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
     argv = [*before, sys.executable, "-m", f"experiments.{experiment}", *flags]
     return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def finish(*args, **options):
-    child = start(*args, **options)
-    out, err = child.communicate()
-    return child.returncode, out, err
+def finish(experiment, folder, workdir, *flags):
+    flags = (f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
+    done = command(*flags, experiment=experiment)
+    return done.returncode, done.stdout, done.stderr
 
 
 def assert_same_run(*workdirs, experiment=None):
@@ -62,7 +64,8 @@ def kill_repeatedly(experiment, folder, workdir, flags, kills, random):
     """Kills a run so many times, about half of them while it writes a checkpoint; returns both counts."""
     killed = written = 0
     while killed < kills:
-        before, child = checkpoints(workdir), start(experiment, folder, workdir, *flags)
+        line = (f"experiments.{experiment}", f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
+        before, child = checkpoints(workdir), Python("-m", *line)
         while child.poll() is None and not checkpoints(workdir) - before:
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.2))
@@ -72,10 +75,10 @@ def kill_repeatedly(experiment, folder, workdir, flags, kills, random):
             if any(workdir.glob("checkpoints/*/.*")):
                 break
         if child.poll() is not None:
-            assert child.returncode == 0, child.communicate()[1]
+            assert child.poll() == 0
             break
         child.kill()
-        child.communicate()
+        child.wait()
         killed += 1
         written += any(workdir.glob("checkpoints/*/.*"))
     if not (workdir / "result.json").exists():
@@ -284,8 +287,9 @@ def test_on_a_full_disk_it_ends_in_one_line_and_resumes_later(tmp_path, folder, 
 def test_a_failed_write_ends_the_run_in_one_line(tmp_path, folder, record_property):
     env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     limited = ("bash", "-c", 'ulimit -f 20; exec "$@"', "-")
-    status, _, err = finish("perceptron", folder, tmp_path / "run", "--epochs=3", before=limited, env=env)
-    assert status in (1, 2) and "start the same run again" in err, err
+    child = start("perceptron", folder, tmp_path / "run", "--epochs=3", before=limited, env=env)
+    _, err = child.communicate()
+    assert child.returncode in (1, 2) and "start the same run again" in err, err
     assert not (tmp_path / "run" / "result.json").exists()
     assert finish("perceptron", folder, tmp_path / "run", "--epochs=3")[0] == 0
     record_property("fault", ("no space for a checkpoint", 1, 1))

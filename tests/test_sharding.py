@@ -4,13 +4,12 @@ import collections
 import functools
 import os
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from conftest import ROOT, command, error_line
+from launch import run_python
 
 import mnist_jax as mj
 from mnist_jax.checkpoint import restore_state, save_state
@@ -58,7 +57,7 @@ def in_eight(function, *args):
     """Calls a function of this file where a CPU stands for eight devices, in a process of its own."""
     code = f"import test_sharding as t; t.{function.__name__}(*{args!r})"
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + EIGHT}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    done = run_python("-c", code, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

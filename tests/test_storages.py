@@ -14,6 +14,7 @@ import time
 import psutil
 import pytest
 from conftest import ROOT, command
+from launch import Python
 
 FLAGS = ("--epochs=1", "--engine=serial", "--test_seeds=0", "--space=learning_rate=1e-4:1e-1:log", "--trials=48")
 
@@ -73,24 +74,19 @@ def test_four_commands_of_which_two_are_killed_lose_nothing(folder, tmp_path, al
     storage = {"journal": "", "sqlite": f"sqlite:///{tmp_path}/study.db"}.get(kind)
     if storage is None:
         storage = request.getfixturevalue("postgresql")
-    line = [sys.executable, "-m", "mnist_jax", "sweep", "--experiment=softmax", f"--dataset=idx:{folder}", *FLAGS]
+    line = ["-m", "mnist_jax", "sweep", "--experiment=softmax", f"--dataset=idx:{folder}", *FLAGS]
     line += [f"--workdir={workdir}", f"--storage={storage}"]
-
-    def start():
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    clients = [start() for _ in range(4)]
-    for text in clients[0].stderr:
-        if text.startswith("trial"):
-            break
+    texts = [tmp_path / f"{number}.err" for number in range(6)]
+    clients = [Python(*line, stderr=text) for text in texts[:4]]
+    while not texts[0].exists() or "\ntrial" not in texts[0].read_text():
+        assert clients[0].poll() is None, texts[0].read_text()
+        time.sleep(0.02)
     for client in clients[:2]:
         client.kill()
-        client.communicate()
-    clients[:2] = start(), start()
-    for client in clients:
-        _, err = client.communicate(timeout=240)
-        assert client.returncode == 0, err
+        client.wait()
+    clients = [*clients[2:], *(Python(*line, stderr=text) for text in texts[4:])]
+    for client, text in zip(clients, texts[2:], strict=True):
+        assert client.wait(timeout=240) == 0, text.read_text()
     assert table(workdir) == alone and len(alone) == 48
 
 

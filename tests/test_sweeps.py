@@ -3,18 +3,15 @@
 import contextlib
 import csv
 import io
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import optuna
 import pytest
-from conftest import ROOT, command, error_line
+from conftest import command, error_line
+from launch import Python
 
 import mnist_jax as mj
 from mnist_jax.errors import ConfigError
@@ -273,18 +270,18 @@ def test_a_killed_sweep_ends_as_one_that_nobody_touched(folder, tmp_path):
         *space,
     ]
     argv = ["sweep", "--experiment=perceptron", *common]
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
     untouched = tmp_path / "a" / "study"
     done = command(*argv[1:], f"--workdir={untouched}", experiment="sweep")
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "b" / "study"
     for trials in (2, 9):
-        line = [sys.executable, "-m", "mnist_jax", *argv, f"--workdir={killed}"]
-        with subprocess.Popen(line, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
-            for text in process.stderr:
-                if text.startswith(f"trial {trials}"):
-                    process.send_signal(signal.SIGKILL)
-                    break
+        stderr = tmp_path / f"{trials}.err"
+        process = Python("-m", "mnist_jax", *argv, f"--workdir={killed}", stderr=stderr)
+        while not stderr.exists() or f"\ntrial {trials}" not in stderr.read_text():
+            assert process.poll() is None, stderr.read_text()
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
     assert command(*argv[1:], f"--workdir={killed}", experiment="sweep").returncode == 0
     assert table(untouched) == table(killed) and len(table(killed)) == 12
     report = (killed / "report.html").read_text()
