@@ -65,7 +65,7 @@ def draw_image(
     elif image.dtype != np.uint8:  # imshow clips the colors of float images to [0, 1]
         image = (image - image.min()) / max(np.ptp(image), 1e-12)
     left, top, width, height = box
-    scale = min(0.92 * width / image.shape[1], 0.92 * height / image.shape[0])
+    scale = 0.92 * min(width / image.shape[1], height / image.shape[0])
     center, middle = left + width / 2, top + height / 2
     half_width, half_height = scale * image.shape[1] / 2, scale * image.shape[0] / 2
     extent = (center - half_width, center + half_width, middle + half_height, middle - half_height)

@@ -205,7 +205,8 @@ def filters(layer: FirstLayer, class_names: Sequence[str], count: int = 64) -> F
     columns = min(5 if layer.is_output else 8, len(weights))
     rows = math.ceil(len(weights) / columns)
     above = 0.2 if layer.is_output else 0.0
-    figure = new_figure(max(columns, 5) + 1.5, rows * (1 + above) + 0.8)
+    height = 1 + above
+    figure = new_figure(max(columns, 5) + 1.5, height * rows + 0.8)
     title = f"Weights of {len(weights)} of the first layer's {len(layer.weights)} units, the largest first;\n"
     title += "noise is what they began with"
     of_classes = "The weights of each class's output:\nred pixels speak for the class, blue ones against it"
@@ -215,9 +216,9 @@ def filters(layer: FirstLayer, class_names: Sequence[str], count: int = 64) -> F
     names = class_names if layer.is_output else [""] * count
     for number, (weight, name) in enumerate(zip(weights, names, strict=False)):
         row, column = divmod(number, columns)
-        box = (column, row * (1 + above) + above, 1, 1)
+        box = (column, height * row + above, 1, 1)
         draw_image(axes, weight[..., None], box, name, cmap="RdBu_r", vmin=-largest, vmax=largest)
-    set_size(axes, columns, rows * (1 + above))
+    set_size(axes, columns, height * rows)
     figure.colorbar(axes.images[0], ax=axes, extend="both", aspect=30, label="weight")
     return figure
 

@@ -226,12 +226,13 @@ def train_epoch(
         rows = index[step]
         return shard_batch(Batch(images[rows], labels[rows], mask[step] if has_padding else None))
 
+    step_once_traced = jax.jit(train_step, inline=True)  # for its shapes and in the loop
+
     def body(step: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, per_step = carry
         state, metrics = step_once_traced(state, batch_at(step))
         return state, jax.tree.map(lambda all, one: all.at[step].set(one), per_step, metrics)
 
-    step_once_traced = jax.jit(train_step, inline=True)  # for its shapes and in the loop
     shapes = jax.eval_shape(step_once_traced, state, batch_at(0))[1]
     per_step = jax.tree.map(lambda leaf: jnp.zeros((len(index), *leaf.shape), leaf.dtype), shapes)
     end_step = len(index) if end_step is None else end_step

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 # What macOS loads does not survive a fork.
@@ -30,10 +31,8 @@ def _become(argv, cwd, env, stdout, stderr):
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     libraries = [path for path in sys.path if "site-packages" in path or not path.startswith(str(ROOT))]
     sys.path[:] = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), *libraries]
-    sys.orig_argv = [sys.executable, *argv]
     what, *rest = argv
     if what == "-m":
         sys.argv = rest
@@ -51,6 +50,7 @@ class Python:
 
     def __init__(self, *argv, cwd=ROOT, env=None, stdout=os.devnull, stderr=os.devnull):
         argv, env = [*map(str, argv)], dict(os.environ) if env is None else env
+        self.stderr = stderr
         self._process = _CONTEXT.Process(target=_become, args=(argv, cwd, env, stdout, stderr))
         self._process.start()
         self.pid = self._process.pid
@@ -63,6 +63,12 @@ class Python:
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("python", timeout)
         return self._process.exitcode
+
+    def wait_until_it_writes(self, text):
+        """Waits for a text on stderr, which must be a file."""
+        while not self.stderr.exists() or text not in self.stderr.read_text():
+            assert self.poll() is None, self.stderr.read_text()
+            time.sleep(0.02)
 
     def send_signal(self, number):
         if self.poll() is None:

@@ -8,7 +8,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-TINY = ("--epochs=1", "--hidden_sizes=8", "--batch_size=100")
+
+@pytest.fixture
+def tiny(folder):
+    return (f"--dataset=idx:{folder}", "--epochs=1", "--hidden_sizes=8", "--batch_size=100")
 
 
 def shell(command, *args, cwd=ROOT, **env):
@@ -27,17 +30,15 @@ def shell(command, *args, cwd=ROOT, **env):
         "0<&- >&- 2>&-",
     ],
 )
-def test_a_run_ends_well_wherever_its_output_goes(tmp_path, folder, redirection):
-    flags = (*TINY, f"--dataset=idx:{folder}", f"--workdir={tmp_path}")
-    process = shell(f'"$0" -m experiments.perceptron "$@" --summary {redirection}', *flags)
+def test_a_run_ends_well_wherever_its_output_goes(tmp_path, tiny, redirection):
+    process = shell(f'"$0" -m experiments.perceptron "$@" --summary {redirection}', *tiny, f"--workdir={tmp_path}")
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "result.json").read_text())["runs"]
     assert "Error" not in process.stderr.replace("Baseline Error", "").replace("Test Error", "")
 
 
-def test_stdout_on_a_full_disk_is_said_after_the_files_are_written(tmp_path, folder):
-    flags = (*TINY, f"--dataset=idx:{folder}", f"--workdir={tmp_path}")
-    process = shell('"$0" -m experiments.perceptron "$@" --quiet >/dev/full', *flags)
+def test_stdout_on_a_full_disk_is_said_after_the_files_are_written(tmp_path, tiny):
+    process = shell('"$0" -m experiments.perceptron "$@" --quiet >/dev/full', *tiny, f"--workdir={tmp_path}")
     assert process.returncode == 1 and (tmp_path / "result.json").exists()
     assert process.stderr == "error: standard output can't be written: No space left on device\n"
 
@@ -61,10 +62,9 @@ def test_an_error_is_not_lost_with_its_message():
     ],
     ids=lambda env: ",".join(env),
 )
-def test_a_path_that_is_not_ascii_is_written_and_printed_as_far_as_possible(tmp_path, folder, env):
+def test_a_path_that_is_not_ascii_is_written_and_printed_as_far_as_possible(tmp_path, folder, tiny, env):
     workdir = tmp_path / "größe-数"
-    flags = (*TINY, f"--dataset=idx:{folder}", f"--workdir={workdir}")
-    process = shell('"$0" -m experiments.perceptron "$@" --quiet --plots', *flags, **env)
+    process = shell('"$0" -m experiments.perceptron "$@" --quiet --plots', *tiny, f"--workdir={workdir}", **env)
     assert process.returncode == 0 and process.stderr == ""
     assert process.stdout.startswith("Results: ") and process.stdout.isascii()
     assert {"result.json", "state", "confusion.png"} <= {path.name for path in workdir.iterdir()}

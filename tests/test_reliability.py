@@ -18,8 +18,8 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT, command, update_manifest, write_folder
-from launch import Python
+from conftest import ROOT, update_manifest, write_folder
+from launch import Python, run_python
 
 from mnist_jax import runner
 from mnist_jax.checkpoint import FORMAT, MANIFEST, Checkpoints, read_metadata, restore_state, save_state
@@ -32,16 +32,18 @@ from mnist_jax.workdir import LOCK
 SMALL = ("--batch_size=90", "--hidden_sizes=16", "--filters=4,8", "--quiet")
 
 
-def start(experiment, folder, workdir, *flags, before=(), **options):
+def command_line(experiment, folder, workdir, *flags):
+    return ("-m", f"experiments.{experiment}", f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
+
+
+def start(*args, before=(), **options):
     """Starts a run, from Python's own first instruction."""
-    flags = (f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
-    argv = [*before, sys.executable, "-m", f"experiments.{experiment}", *flags]
+    argv = [*before, sys.executable, *command_line(*args)]
     return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-def finish(experiment, folder, workdir, *flags):
-    flags = (f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
-    done = command(*flags, experiment=experiment)
+def finish(*args):
+    done = run_python(*command_line(*args))
     return done.returncode, done.stdout, done.stderr
 
 
@@ -64,8 +66,8 @@ def kill_repeatedly(experiment, folder, workdir, flags, kills, random):
     """Kills a run so many times, about half of them while it writes a checkpoint; returns both counts."""
     killed = written = 0
     while killed < kills:
-        line = (f"experiments.{experiment}", f"--dataset=idx:{folder}", f"--workdir={workdir}", *SMALL, *flags)
-        before, child = checkpoints(workdir), Python("-m", *line)
+        line = command_line(experiment, folder, workdir, *flags)
+        before, child = checkpoints(workdir), Python(*line, stderr=workdir.with_suffix(".err"))
         while child.poll() is None and not checkpoints(workdir) - before:
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.2))
@@ -75,7 +77,7 @@ def kill_repeatedly(experiment, folder, workdir, flags, kills, random):
             if any(workdir.glob("checkpoints/*/.*")):
                 break
         if child.poll() is not None:
-            assert child.poll() == 0
+            assert child.poll() == 0, child.stderr.read_text()
             break
         child.kill()
         child.wait()

@@ -76,17 +76,17 @@ def test_four_commands_of_which_two_are_killed_lose_nothing(folder, tmp_path, al
         storage = request.getfixturevalue("postgresql")
     line = ["-m", "mnist_jax", "sweep", "--experiment=softmax", f"--dataset=idx:{folder}", *FLAGS]
     line += [f"--workdir={workdir}", f"--storage={storage}"]
-    texts = [tmp_path / f"{number}.err" for number in range(6)]
-    clients = [Python(*line, stderr=text) for text in texts[:4]]
-    while not texts[0].exists() or "\ntrial" not in texts[0].read_text():
-        assert clients[0].poll() is None, texts[0].read_text()
-        time.sleep(0.02)
+
+    def start(number):
+        return Python(*line, stderr=tmp_path / f"{number}.err")
+
+    clients = [start(number) for number in range(4)]
+    clients[0].wait_until_it_writes("\ntrial")
     for client in clients[:2]:
         client.kill()
         client.wait()
-    clients = [*clients[2:], *(Python(*line, stderr=text) for text in texts[4:])]
-    for client, text in zip(clients, texts[2:], strict=True):
-        assert client.wait(timeout=240) == 0, text.read_text()
+    for client in (*clients[2:], start(4), start(5)):
+        assert client.wait(timeout=240) == 0, client.stderr.read_text()
     assert table(workdir) == alone and len(alone) == 48
 
 

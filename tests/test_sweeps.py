@@ -275,11 +275,8 @@ def test_a_killed_sweep_ends_as_one_that_nobody_touched(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "b" / "study"
     for trials in (2, 9):
-        stderr = tmp_path / f"{trials}.err"
-        process = Python("-m", "mnist_jax", *argv, f"--workdir={killed}", stderr=stderr)
-        while not stderr.exists() or f"\ntrial {trials}" not in stderr.read_text():
-            assert process.poll() is None, stderr.read_text()
-            time.sleep(0.02)
+        process = Python("-m", "mnist_jax", *argv, f"--workdir={killed}", stderr=tmp_path / f"{trials}.err")
+        process.wait_until_it_writes(f"\ntrial {trials}")
         process.kill()
         process.wait()
     assert command(*argv[1:], f"--workdir={killed}", experiment="sweep").returncode == 0
