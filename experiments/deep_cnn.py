@@ -1,8 +1,8 @@
 """A deep convolutional network: batch norm, augmentation and a one-cycle learning rate, for people with a CPU.
 
-python -m experiments.deep_cnn --dataset=mnist --num_seeds=6
+python -m experiments.deep_cnn --dataset=mnist --num_seeds=10
 
-Result: test error 0.31 % (standard deviation 0.05, n=6), results/deep_cnn.json.
+Result: test error 0.32 % (standard deviation 0.04, n=10), results/deep_cnn.json.
 """
 
 import mnist_jax as mj
