@@ -1,5 +1,6 @@
 import atexit
 import gzip
+import importlib.metadata
 import json
 import os
 import shutil
@@ -7,7 +8,10 @@ import tempfile
 
 # Most of a test's time is compilation: XLA need not optimize what runs once, and all that it compiles is kept for other
 # tests. Commands that tests start inherit this.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    if importlib.metadata.version("jaxlib").startswith("0.10."):  # halves compilation; later versions lack the flag
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # commands cache compiled programs here, not in the user's cache
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mnist_jax-")
@@ -23,6 +27,13 @@ from mnist_jax.datasets import load_dataset
 from mnist_jax.idx import IDX_FILES
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def mark_slow(values, fast):
+    """Values of a parameter: the tests of all but the fast ones are slow."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 # Folder of the four real MNIST files; without it the same tests run on the embedded sample.
 REAL = os.environ.get("MNIST_JAX_TEST_DATA")
 

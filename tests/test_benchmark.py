@@ -130,6 +130,7 @@ def make_record(outcome):
     return outcome if isinstance(outcome, str) else {"images_per_second": [outcome]}
 
 
+@pytest.mark.slow
 def test_the_command_measures_mnist_jax_and_plain_jax(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(command, "exit_on_signals", lambda *_: None)  # which would stay for the other tests
     monkeypatch.setattr(start_up, "QUICK_START", (f"--dataset=idx:{folder}", "--epochs=1", "--hidden_sizes=8"))

@@ -54,6 +54,7 @@ def test_an_error_is_not_lost_with_its_message():
     assert shell('"$0" -m mnist_jax neuron --epochs=0 2>&-').returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env",
     [

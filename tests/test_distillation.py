@@ -42,6 +42,7 @@ def test_a_student_comes_to_agree_with_its_teacher_whatever_the_labels(tmp_path,
     assert np.mean(agreement == load_ensemble([teacher]).logits(images).argmax(-1)) > 0.8
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_on_several_devices_and_read_back_without_its_teacher(
     tmp_path, folder, teacher, monkeypatch
 ):

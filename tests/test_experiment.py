@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import mark_slow
 from flax import linen as nn
 from launch import ROOT, run_python
 from PIL import Image
@@ -356,11 +357,12 @@ def test_a_configuration_survives_json():
     assert config_from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_and_is_short(tmp_path, path):
+@pytest.mark.parametrize("name", mark_slow(EXAMPLES, fast=["ema", "per_example_gradients"]))
+def test_an_example_runs_and_is_short(tmp_path, name):
+    path = ROOT / "examples" / f"{name}.py"
     source = path.read_text()
     assert len(source.splitlines()) <= 40 and ast.get_docstring(ast.parse(source))
     words = [f"--workdir={tmp_path}", "--quiet"] if "mj.main(" in source else []

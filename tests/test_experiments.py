@@ -10,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, command, error_line
+from conftest import ROOT, command, error_line, mark_slow
 from launch import run_python
 
 from mnist_jax.cli import TrainFlags
@@ -30,7 +30,7 @@ def teacher(tmp_path_factory, folder):
     return workdir
 
 
-@pytest.mark.parametrize("experiment", RECIPES)
+@pytest.mark.parametrize("experiment", mark_slow(RECIPES, fast=["perceptron", "cnn_augmented", "deep_cnn"]))
 def test_recipe_runs_and_its_config_repeats_it(tmp_path, folder, teacher, experiment):
     definition = importlib.import_module(f"experiments.{experiment}").EXPERIMENT
     taught = (f"--teacher={teacher}",) if "teacher" in definition.own_parts else ()

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import mark_slow
 
 from mnist_jax.evaluation import evaluate
 from mnist_jax.experiment import Experiment
@@ -35,7 +36,7 @@ def test_training_and_evaluation_lower_for_cuda_and_tpu(model, dtype):
     assert exported.platforms == ("cuda", "tpu") and "func.func public @main" in exported.mlir_module()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", mark_slow(MODELS, fast=["perceptron", "cnn"]))
 def test_a_network_exports_with_a_free_batch_dimension(model, small):
     components = build(model, dropout=0.0)
     state = components.init(jax.random.key(0))

@@ -50,6 +50,7 @@ def test_masked_rows_do_not_count():
         np.testing.assert_allclose(masked[name], value, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_short_run_of_the_deep_network_scores_as_it_trained(dataset):
     """With plain running averages these 24 steps end at four errors in five images."""
     fields = dict(model="deep_cnn", filters=(8, 16, 32), hidden_sizes=(), norm="batch", schedule="one_cycle")

@@ -64,6 +64,7 @@ def test_what_is_no_digit_faint_or_undecided_is_unsure(tmp_path, small):
     assert reasons[len(sideways) :].count("low probability") > 4
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_the_mean_of_its_members_probabilities(tmp_path, small):
     dataset = make_dataset(**small, class_names=DIGITS)
     experiment = Experiment(dataset=dataset, model="deep_cnn", filters=(4, 8), hidden_sizes=(), norm="batch", epochs=1)

@@ -102,6 +102,7 @@ def assert_close(one, other, **tolerance):
     )
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_one_process_and_runs_resume_with_others(start):
     alone = start(1, *SHORT)
     assert alone.wait() == [0], alone.errors()
@@ -120,6 +121,7 @@ def test_numbers_are_those_of_one_process_and_runs_resume_with_others(start):
     assert_close(last, alone, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_at_one_step_and_the_result_has_the_same_bits(start):
     flags = ["--epochs=30", "--batch_size=120", "--eval_every_epochs=0", "--checkpoint_every=60"]
     run = start(2, *flags)
@@ -136,7 +138,9 @@ def test_a_signal_to_one_stops_all_at_one_step_and_the_result_has_the_same_bits(
     assert_close(resumed, complete, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("size", "victim"), [(2, 1), (2, 0), (4, 2)])
+@pytest.mark.parametrize(
+    ("size", "victim"), [(2, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 0), (4, 2)))]
+)
 def test_all_end_where_one_is_killed_and_the_same_command_resumes(start, size, victim):
     run = start(size, *LONG)
     run.wait_until_it_trains()
@@ -155,6 +159,7 @@ def test_all_end_where_one_is_killed_and_the_same_command_resumes(start, size, v
             time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_all_end_where_one_is_stopped(start):
     run = start(4, *LONG)
     run.wait_until_it_trains()
@@ -172,9 +177,9 @@ def test_all_end_where_one_is_stopped(start):
     ("how", "status", "message"),
     [
         ("raise", 70, "error: process 1: RuntimeError: boom"),
-        ("exit", 70, "error: process 1: SystemExit: 0"),
+        pytest.param("exit", 70, "error: process 1: SystemExit: 0", marks=pytest.mark.slow),
         ("leave", 75, "error: process 1 was lost: it ended, or was killed"),
-        ("hang", 75, "error: process 1 has not gone on for 8 s"),
+        pytest.param("hang", 75, "error: process 1 has not gone on for 8 s", marks=pytest.mark.slow),
     ],
 )
 def test_all_end_where_one_misbehaves(start, tmp_path, monkeypatch, how, status, message):
@@ -185,6 +190,7 @@ def test_all_end_where_one_misbehaves(start, tmp_path, monkeypatch, how, status,
     assert run.errors()[0] == message
 
 
+@pytest.mark.slow
 def test_a_lost_process_is_started_again(start):
     run = start(2, "--epochs=60", "--batch_size=120", "--checkpoint_every=300", "--restarts=1", "--eval_every_epochs=0")
     run.wait_until_it_trains()

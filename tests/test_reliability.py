@@ -91,7 +91,8 @@ def kill_repeatedly(experiment, folder, workdir, flags, kills, random):
 
 @pytest.mark.parametrize(
     ("experiment", "kills", "epochs"),
-    [("perceptron", 2, 6), ("cnn", 1, 3), ("deep_cnn", 1, 3)]
+    [("perceptron", 2, 6)]
+    + [pytest.param(name, 1, 3, marks=pytest.mark.slow) for name in ("cnn", "deep_cnn")]
     + [pytest.param(name, 18, 40, marks=pytest.mark.long) for name in ("perceptron", "cnn", "deep_cnn")],
 )
 def test_a_killed_run_ends_with_the_same_bits(tmp_path, folder, record_property, experiment, kills, epochs):

@@ -43,7 +43,7 @@ def send_signal(child, number, moment):
     return "in training" if "saved at step" in err else "elsewhere"
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [pytest.param(5, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.long)])
 def test_signals_at_random_moments(tmp_path, folder, record_property, count):
     begin = time.monotonic()
     status, _, err = finish("perceptron", folder, tmp_path / "complete", *FLAGS)

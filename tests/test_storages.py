@@ -13,7 +13,7 @@ import time
 
 import psutil
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT, command, mark_slow
 from launch import Python
 
 FLAGS = ("--epochs=1", "--engine=serial", "--test_seeds=0", "--space=learning_rate=1e-4:1e-1:log", "--trials=48")
@@ -68,7 +68,7 @@ def postgresql():
         shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", mark_slow(["journal", "sqlite", "postgresql"], fast=["journal"]))
 def test_four_commands_of_which_two_are_killed_lose_nothing(folder, tmp_path, alone, kind, request):
     workdir = tmp_path / "study"
     storage = {"journal": "", "sqlite": f"sqlite:///{tmp_path}/study.db"}.get(kind)

@@ -80,6 +80,7 @@ def test_a_run_of_a_chunk_equals_the_run_alone(experiment, tmp_path, rate):
     assert rest[0].records == one.records
 
 
+@pytest.mark.slow
 def test_engines_agree_and_a_static_choice_varies_too(experiment, tmp_path):
     grid = {"learning_rate": (1e-3, 1e-2), "hidden_sizes": "8|12"}
     by_engine = {
@@ -259,6 +260,7 @@ def table(folder):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_ends_as_one_that_nobody_touched(folder, tmp_path):
     space = ["--space=learning_rate=1e-4:1e-1:log", "--space=hidden_sizes=8|12", "--search=tpe", "--trials=12"]
     common = [

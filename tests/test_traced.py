@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import mark_slow
 
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError
@@ -44,19 +45,19 @@ def assert_grid_equals_runs_alone(tiny, points, **fields):
     assert (outcomes[0] != outcomes[1]).any(), "the values make no difference"
 
 
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", mark_slow(TRACED, fast=["learning_rate", "dropout", "rotation"]))
 def test_a_grid_with_0_equals_the_runs_alone(tiny, name):
     points = [{name: 0.0}, {name: VALUES.get(name, 0.3)}]
     assert_grid_equals_runs_alone(tiny, points, **NEEDS.get(name, {}))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", mark_slow(OPTIMIZERS, fast=["adam", "sgd"]))
 def test_every_optimizer_maps_over_its_rate_and_weight_decay(tiny, name):
     points = [{"learning_rate": 1e-3, "weight_decay": 0.0}, {"learning_rate": 5e-3, "weight_decay": 0.5}]
     assert_grid_equals_runs_alone(tiny, points, optimizer=name, schedule="cosine")
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", mark_slow(SCHEDULES, fast=["constant", "one_cycle"]))
 def test_every_schedule_maps_over_its_peak(tiny, name):
     points = [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}]
     assert_grid_equals_runs_alone(tiny, points, schedule=name, warmup_epochs=2.0)

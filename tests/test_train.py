@@ -117,6 +117,7 @@ def test_what_fills_up_a_microbatch_is_a_real_image(arrays):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), complete, added)
 
 
+@pytest.mark.slow
 def test_microbatches_need_less_memory_and_draw_apart(arrays):
     model = make_model(Config(model="cnn", hidden_sizes=(16,), filters=(8,), dropout=0.5), 10)
     optimizer = optax.sgd(0.5)
