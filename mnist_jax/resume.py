@@ -105,7 +105,12 @@ def _is_valid_record(record: Record, epoch: int, steps_per_epoch: int) -> bool:
 
 
 def _holds_numbers(part: np.ndarray, dtype: np.dtype[Any]) -> bool:
-    return part.dtype.kind in ("biuf" if jnp.issubdtype(dtype, jnp.floating) else "biu") or not part.size
+    is_floating = jnp.issubdtype(dtype, jnp.floating)
+    if part.size and part.dtype.kind not in ("biuf" if is_floating else "biu"):
+        return False
+    with np.errstate(over="ignore"):
+        as_saved = part.astype(dtype)
+    return np.array_equal(np.isfinite(as_saved), np.isfinite(part)) if is_floating else np.array_equal(as_saved, part)
 
 
 def _is_valid_metadata(metadata: Record, step: int, programs: Programs) -> bool:
