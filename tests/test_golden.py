@@ -18,29 +18,28 @@ def first_losses(config):
     return add.first_losses(json.loads(config))
 
 
-PATHS = {path.relative_to(add.FOLDER).as_posix(): path for path in add.result_files()}
-DEEP = [name for name, path in PATHS.items() if json.loads(path.read_text())["config"]["model"] == "deep_cnn"]
+RECORDS = {path.relative_to(add.FOLDER).as_posix(): json.loads(path.read_text()) for path in add.result_files()}
+DEEP = {name for name, record in RECORDS.items() if record["config"]["model"] == "deep_cnn"}
 
 
-@pytest.mark.parametrize("name", mark_slow(PATHS, fast=PATHS.keys() - DEEP | {"deep_cnn.json"}))
+@pytest.mark.parametrize("name", mark_slow(RECORDS, fast=RECORDS.keys() - DEEP | {"deep_cnn.json"}))
 def test_todays_code_trains_as_the_one_that_earned_the_result(name):
-    path = PATHS[name]
-    record = json.loads(path.read_text())
+    record = RECORDS[name]
     elsewhere = {"dataset", "resplit", "image_size", "validation_fraction", "validation_rows", "seed", "num_seeds"}
-    config = {name: value for name, value in record["config"].items() if name not in elsewhere}
+    config = {field: value for field, value in record["config"].items() if field not in elsewhere}
     np.testing.assert_allclose(
         first_losses(json.dumps(config)),
         record[add.FINGERPRINT],
         # Other processors round differently: XLA's optimization level moves the deep CNN by 0.0016, the others by 1e-7.
         rtol=1e-2 if record["config"]["model"] == "deep_cnn" or record["config"].get("dtype") == "bfloat16" else 1e-4,
-        err_msg=f"{path.name} was earned by other numbers: the recipe, the initializer, the order of the images, a "
+        err_msg=f"{name} was earned by other numbers: the recipe, the initializer, the order of the images, a "
         "random draw or an operation was changed. If that is intended, train it again, python results/add.py WORKDIR "
-        f"{path.stem}, python results/table.py, and note it in the changelog. If not, it is a bug.",
+        f"{name.removesuffix('.json')}, python results/table.py, and note it in the changelog. If not, it is a bug.",
     )
 
 
 def test_results_merge_where_they_differ_in_their_seeds_alone():
-    whole = json.loads((add.FOLDER / "deep_cnn.json").read_text()) | {"commit": "1" * 40}
+    whole = RECORDS["deep_cnn.json"] | {"commit": "1" * 40}
     sizes, start = (4, len(whole["runs"]) - 4), 0
     parts = []
     for size in sizes:
