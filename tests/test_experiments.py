@@ -1,5 +1,6 @@
 """Every recipe and command from its command line, with small networks; wrong input; and the README's script."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -13,9 +14,11 @@ import pytest
 from conftest import ROOT, command, error_line, mark_slow
 from launch import run_python
 
+from benchmarks.targets import TARGETS
 from mnist_jax.cli import TrainFlags
 from mnist_jax.config import Config, config_from_dict
 from mnist_jax.fields import flags_of
+from mnist_jax.flags import define_flags, explicit_values
 from mnist_jax.loaded_run import load_run
 from mnist_jax.models import make_model
 
@@ -187,6 +190,26 @@ def test_a_recipe_claims_what_its_result_file_holds(table, recipe):
     measured = config_from_dict(values | {"teacher": ()} if "teacher" in values else values, config)
     assert (measured.name, measured.seed) == (config.name, config.seed)
     assert measured.deciding_bits() == config.deciding_bits(), "the recipe changed: measure it again"
+
+
+@pytest.mark.parametrize(
+    "result", sorted((ROOT / "results" / "benchmark").glob("*cnn_9*.json")), ids=lambda one: one.stem
+)
+def test_the_readmes_command_and_the_benchmarks_target_are_what_earned_the_accuracy(readme, result):
+    record = json.loads(result.read_text())
+    name, accuracy = result.stem.rsplit("_", 1)
+    assert record["summary"]["test"]["accuracy"]["mean"] >= float(accuracy) / 100
+    base = importlib.import_module(f"experiments.{name}").EXPERIMENT.config
+    measured = config_from_dict(record["config"], base).deciding_bits()
+    section = readme[re.search(rf"^[^|\n]*`{result.stem}` is ", readme, re.MULTILINE).start() :]
+    shown = re.search(r"```sh\npython -m experiments\.(\w+) (.*?)```", section, re.DOTALL)
+    target = TARGETS[accuracy]
+    assert shown[1] == target.experiment == name
+    for flags in (shown[2].replace("\\\n", " ").split(), target.flags):
+        values, _ = define_flags((base,))
+        values(["", *flags])
+        config = dataclasses.replace(base, **explicit_values(values, base))
+        assert config.deciding_bits() == measured
 
 
 def test_the_lecture_glossary_names_files_commands_and_flags_that_exist():
