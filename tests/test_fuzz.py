@@ -236,21 +236,6 @@ def test_checkpoint_metadata(unfinished, data):
         (checkpoint / MANIFEST).write_text(before)
 
 
-@pytest.mark.parametrize(("part", "number"), [(0, 3.5e38), (1, 2**40)], ids=["float32", "int32"])
-def test_a_metric_that_its_type_cannot_hold(unfinished, part, number):
-    workdir, _, programs, expected = unfinished
-    (checkpoint,) = workdir.glob("checkpoints/seed-7/*")
-    before = (checkpoint / MANIFEST).read_text()
-    metadata = json.loads(before)["metadata"]
-    metadata["per_step"]["loss"][part][0] = number
-    try:
-        update_manifest(checkpoint, metadata=metadata)
-        assert restore_latest(workdir, 7, programs, expected, Processes()) is None
-    finally:
-        (checkpoint / MANIFEST).write_text(before)
-    assert restore_latest(workdir, 7, programs, expected, Processes()) is not None
-
-
 def test_json_that_is_deep_or_large(tmp_path, monkeypatch):
     (tmp_path / "deep").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"nested too deeply|Expecting value"):

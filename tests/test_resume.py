@@ -329,29 +329,41 @@ def test_another_seed_does_not_take_over_an_unfinished_run(experiment, unfinishe
     assert (unfinished / "config.json").read_bytes() == before
 
 
+@pytest.fixture(scope="module")
+def inside_an_epoch(tmp_path_factory, experiment):
+    """One of three epochs, and three steps."""
+    workdir = tmp_path_factory.mktemp("inside")
+    with pytest.raises(Killed):
+        run(experiment, workdir, quiet=True, checkpoint_every=10, hooks=[kill_at(7, 2)])
+    return workdir
+
+
 INVALID_METADATA = {
     "nothing": lambda metadata: metadata.clear(),
     "no records": lambda metadata: metadata.pop("records"),
     "records that are a number": lambda metadata: metadata.update(records=5),
-    "too few records": lambda metadata: metadata.update(records=metadata["records"][:1]),
-    "records without steps": lambda metadata: metadata.update(records=[{}] * 2),
+    "too few records": lambda metadata: metadata.update(records=[]),
+    "records without steps": lambda metadata: metadata.update(records=[{}]),
     "a loss that is null": lambda metadata: metadata["records"][0]["train"].update(loss=None),
-    "metrics that are strings": lambda metadata: metadata["per_step"].update(loss=[["x"]] * 2),
+    "metrics that are strings": lambda metadata: metadata["per_step"].update(loss=[["x"] * 3] * 2),
     "metrics of too many steps": lambda metadata: metadata["per_step"].update(loss=[[1.0] * 99, [1] * 99]),
+    "a total that float32 can't hold": lambda metadata: metadata["per_step"]["loss"][0].__setitem__(0, 3.5e38),
+    "a count that int32 can't hold": lambda metadata: metadata["per_step"]["loss"][1].__setitem__(0, 2**40),
     "no metrics": lambda metadata: metadata.update(per_step={}),
     "a configuration that is a list": lambda metadata: metadata.update(config=[]),
 }
 
 
 @pytest.mark.parametrize("name", INVALID_METADATA)
-def test_a_checkpoint_with_invalid_metadata_is_skipped(experiment, runs, unfinished, caplog, name):
-    step = unfinished / "checkpoints" / "seed-7" / "14"
+def test_a_checkpoint_with_invalid_metadata_is_skipped(tmp_path, experiment, runs, inside_an_epoch, caplog, name):
+    workdir = shutil.copytree(inside_an_epoch, tmp_path / "run")
+    step = workdir / "checkpoints" / "seed-7" / "10"
     metadata = read_metadata(step)
     INVALID_METADATA[name](metadata)
     update_manifest(step, metadata=metadata)
-    run(experiment, unfinished, quiet=True)
-    assert "14: no checkpoint of a run: skipped" in caplog.text
-    assert_same_run(unfinished, runs())
+    run(experiment, workdir, quiet=True)
+    assert "10: no checkpoint of a run: skipped" in caplog.text
+    assert_same_run(workdir, runs())
 
 
 def odd_metrics():
