@@ -58,6 +58,18 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
         {"epochs": 24, "validation_fraction": 1 / 6, "validation_rows": "last"},
         [{"elastic": 0.0}, {"elastic": 0.5}, {"label_smoothing": 0.0}],
     ),
+    "tiny_cnn": (
+        "tiny_cnn",
+        {"epochs": 5},
+        [
+            {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
+            {"elastic": 0.0},
+            {"clean_fraction": 0.0},
+            {"label_smoothing": 0.0},
+            {"pooling": "avg"},
+            {"pooling": "max"},
+        ],
+    ),
     "deep_cnn": (  # with fewer filters, as what a CPU trains in two minutes
         "deep_cnn",
         {
