@@ -2,7 +2,7 @@
 
 python -m experiments.cnn_augmented --dataset=mnist --num_seeds=10
 
-Result: test error 0.51 % (standard deviation 0.03, n=10), results/cnn_augmented.json.
+Result: test error 0.49 % (standard deviation 0.04, n=10), results/cnn_augmented.json.
 """
 
 import mnist_jax as mj
@@ -27,7 +27,7 @@ EXPERIMENT = mj.Experiment(
     schedule="one_cycle",
     batch_size=100,
     microbatch_size=25,
-    epochs=36,
+    epochs=72,
 )
 
 if __name__ == "__main__":
