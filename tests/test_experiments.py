@@ -72,9 +72,9 @@ cli.main(perceptron.EXPERIMENT, perceptron.__doc__)
         process = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=ROOT)
         assert process.returncode == 0, process.stderr
         cached = len(list((tmp_path / "cache").glob("*-cache")))
-        counts.append((process.stdout.count("cache_hits"), process.stdout.count("cache_misses"), cached))
-    (hits, misses, cached), (later_hits, later_misses, _) = counts  # only what took long to compile is cached
-    assert cached and hits == 0 and later_hits == cached and later_misses < misses
+        counts.append((process.stdout.count("cache_hits"), cached))
+    (hits, cached), (later_hits, _) = counts  # only what took long to compile is cached, which differs from run to run
+    assert cached and hits == 0 and later_hits == cached
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]], ids=str)
