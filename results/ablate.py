@@ -11,15 +11,22 @@ import pathlib
 import sys
 from typing import Any
 
-from means import TRIED
+from means import add_means
 
 import mnist_jax as mj
-from mnist_jax.augment import AUGMENTATIONS
 from mnist_jax.files import write_json
 from mnist_jax.report import git_commit, versions
 
 FOLDER = pathlib.Path(__file__).parent / "ablations"
-SEEDS = 3
+HALF = {  # of the images to train on, the other half to choose by; fewer filters, for a CPU
+    "validation_fraction": 0.5,
+    "filters": (16, 32, 64),
+    "learning_rate": 1e-2,
+    "rotation": 5.0,
+    "zoom": 0.05,
+    "translation": 1.0,
+    "dropout": 0.1,
+}
 # study -> experiment, what all of its rows share, and the change of each row
 STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "cnn": (
@@ -36,7 +43,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "augmentations": (
         "cnn_augmented",
         {"epochs": 9},
-        [{"augmentations": ("affine", name)} for name in TRIED],
+        [{"augmentations": ("affine", name)} for name in ("erasing", "stroke_width", "mixup")],
     ),
     "perceptron": (
         "perceptron_augmented",
@@ -83,15 +90,38 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
         },
         [{"elastic": 0.5}, {"clean_fraction": 0.1}, {"pooling": "avg_max"}],
     ),
+    "deep_cnn_half": (
+        "deep_cnn",
+        HALF | {"epochs": 4},
+        [
+            {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
+            {"elastic": 0.5},
+            {"augmentations": ("affine", "shear")},
+            {"augmentations": ("affine", "mixup")},
+            {"label_smoothing": 0.0},
+            {"clean_fraction": 0.1},
+            {"ema_decay": 0.999},
+            {"schedule": "constant", "learning_rate": 3e-3},
+            {"schedule": "constant", "learning_rate": 3e-3, "ema_decay": 0.998},
+            {"optimizer": "adamw", "weight_decay": 0.01},
+            {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": 0.05},
+            {"optimizer": "lookahead"},
+            {"optimizer": "muon_conv", "learning_rate": 0.03},
+            {"model": "squeeze_excite"},
+            {"model": "residual"},
+            {"pooling": "avg_max"},
+        ],
+    ),
+    "winograd": ("deep_cnn", HALF | {"epochs": 3, "seeds": 10}, [{"model": "direct_convolution"}]),
 }
 
 
 def main(study: str, dataset: str) -> None:
     """Runs a study."""
     name, shared, changes = STUDIES[study]
-    AUGMENTATIONS.update(TRIED)
+    add_means()
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
-    shared = {"dataset": dataset, "validation_fraction": 0.1, **shared}
+    shared = {"dataset": dataset, "validation_fraction": 0.1, "seeds": 3, **shared}
     record: dict[str, Any] = {"experiment": name, "shared": shared, "seeds": [], "rows": []}
     record |= {"commit": git_commit(), "versions": versions()}
     FOLDER.mkdir(exist_ok=True)
@@ -102,7 +132,6 @@ def main(study: str, dataset: str) -> None:
             experiment,
             pathlib.Path("runs") / "ablations" / study / str(number),
             grid={"learning_rate": [rate]},
-            seeds=SEEDS,
             test_seeds=0,
             engine="serial",
             **fields,
