@@ -251,7 +251,8 @@ def ablation_table(study: str) -> list[str]:
             for name, value in row["change"].items()
         )
         mean, count = f"{100 * statistics.fmean(row['accuracy']):.2f}", len(differences)
-        lines.append(table_row(change or "none", mean, *cells, count, f"{row['seconds']:.0f}"))
+        title, seconds = row.get("title") or change or "none", f"{row['seconds']:.0f}" if "seconds" in row else ""
+        lines.append(table_row(title, mean, *cells, count, seconds))
     return lines
 
 
@@ -436,6 +437,10 @@ def render(text: str) -> str:
         "ablation of perceptron": ablation_table("perceptron"),
         "ablation of perceptron_writers": ablation_table("perceptron_writers"),
         "ablation of deep_cnn": ablation_table("deep_cnn"),
+        "ablation of deep_cnn_half": ablation_table("deep_cnn_half"),
+        "ablation of swa": ablation_table("swa"),
+        "ablation of tiny_cnn": ablation_table("tiny_cnn"),
+        "ablation of winograd": ablation_table("winograd"),
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
         "dtypes": dtype_table(),
