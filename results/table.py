@@ -248,7 +248,7 @@ def ablation_table(study: str) -> list[str]:
             cells = [f"{statistics.fmean(differences):+.2f}", f"{error:.2f}"]
         change = ", ".join(
             f"`--{name}={','.join(value) if isinstance(value, list) else value}`"
-            for name, value in row["change"].items()
+            for name, value in row.get("change", {}).items()
         )
         mean, count = f"{100 * statistics.fmean(row['accuracy']):.2f}", len(differences)
         title, seconds = row.get("title") or change or "none", f"{row['seconds']:.0f}" if "seconds" in row else ""
