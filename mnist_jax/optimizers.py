@@ -1,9 +1,11 @@
 """OPTIMIZERS and SCHEDULES, optax's, by their Keras names, and the function that makes an optimizer of them."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
@@ -11,6 +13,18 @@ import optax.contrib
 from mnist_jax.config import Config
 from mnist_jax.errors import ConfigError, get_entry, suggest_name
 from mnist_jax.fields import is_on, is_traced
+from mnist_jax.types import PyTree
+
+
+def _as_matrices(params: PyTree) -> PyTree:
+    """Says how Muon reads kernels: [units, units] as they are, [h, w, C, F] as [h w C, F]; Adam updates the rest."""
+
+    def find_axes(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        inputs = tuple(range(leaf.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(inputs, leaf.ndim - 1) if leaf.ndim in (2, 4) else None
+
+    return jax.tree.map(find_axes, params)
+
 
 # name -> (learning_rate, **arguments) -> optimizer; https://keras.io/api/optimizers/
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -21,7 +35,8 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": optax.adamw,
     "lamb": optax.lamb,
     "lion": optax.lion,
-    "muon": optax.contrib.muon,
+    # optax's own leaves convolutions to Adam
+    "muon": functools.partial(optax.contrib.muon, muon_weight_dimension_numbers=_as_matrices),
     "nadam": optax.nadam,
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,

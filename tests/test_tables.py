@@ -206,6 +206,18 @@ def test_an_optimizer_trains_and_decays_weights(tiny, name):
     np.testing.assert_allclose(updates["kernel"], shrunk, rtol=1e-5)
 
 
+def test_muon_moves_kernels_of_convolutions_along_orthogonal_matrices():
+    params = {"conv": jnp.zeros((3, 3, 4, 12)), "dense": jnp.zeros((20, 8)), "scale": jnp.zeros(12)}
+    grads = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(0), leaf.shape), params)
+    optimizer = make_optimizer(Config(optimizer="muon", learning_rate=0.1))
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    for name in ("conv", "dense"):
+        singular_values = jnp.linalg.svd(updates[name].reshape(-1, updates[name].shape[-1]), compute_uv=False)
+        assert 0.06 < float(singular_values.min()) <= float(singular_values.max()) < 0.13, name  # the rate, roughly
+    steps = jnp.abs(updates["scale"])  # Adam's first step is as long for every gradient
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-4)
+
+
 def test_momentum_nesterov_and_clipping():
     params, grads = {"w": jnp.zeros(2)}, {"w": jnp.array([3.0, 4.0])}
     for choices, expected in (
