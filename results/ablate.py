@@ -77,20 +77,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
             {"pooling": "max"},
         ],
     ),
-    "deep_cnn": (  # with fewer filters, as what a CPU trains in two minutes
-        "deep_cnn",
-        {
-            "filters": (16, 32, 64),
-            "epochs": 6,
-            "learning_rate": 1e-2,
-            "rotation": 5.0,
-            "zoom": 0.05,
-            "translation": 1.0,
-            "dropout": 0.1,
-        },
-        [{"elastic": 0.5}, {"clean_fraction": 0.1}, {"pooling": "avg_max"}],
-    ),
-    "deep_cnn_half": (
+    "deep_cnn": (
         "deep_cnn",
         HALF | {"epochs": 4},
         [
@@ -101,12 +88,10 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
             {"label_smoothing": 0.0},
             {"clean_fraction": 0.1},
             {"ema_decay": 0.999},
-            {"schedule": "constant", "learning_rate": 3e-3},
-            {"schedule": "constant", "learning_rate": 3e-3, "ema_decay": 0.998},
             {"optimizer": "adamw", "weight_decay": 0.01},
             {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "learning_rate": 0.05},
             {"optimizer": "lookahead"},
-            {"optimizer": "muon_conv", "learning_rate": 0.03},
+            {"optimizer": "muon", "learning_rate": 0.03},
             {"model": "squeeze_excite"},
             {"model": "residual"},
             {"pooling": "avg_max"},

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import optax.contrib
 from flax import linen as nn
 
 from examples.mixup import mixup
@@ -120,16 +119,6 @@ def lookahead(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransforma
     return optax.GradientTransformation(init, update)
 
 
-def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Muon for the convolutions too, as matrices from [h, w, C] to filters; Adam at 0.01 for scales and biases."""
-
-    def as_matrices(params: PyTree) -> PyTree:
-        axes = optax.contrib.MuonDimensionNumbers
-        return jax.tree.map(lambda p: axes(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None, params)
-
-    return optax.contrib.muon(learning_rate, muon_weight_dimension_numbers=as_matrices, adam_learning_rate=1e-2)
-
-
 def _deep_cnn(module: type[DeepCNN]) -> MakeModel:
     """Makes a row of MODELS that reads what that of the deep CNN reads."""
     return lambda config, num_classes: module(
@@ -147,4 +136,4 @@ def add_means() -> None:
     AUGMENTATIONS.update({name: lambda _, augment=augment: augment for name, augment in augmentations.items()})
     networks = {"squeeze_excite": SqueezeExcite, "residual": Residual, "direct_convolution": DirectConvolution}
     MODELS.update({name: _deep_cnn(module) for name, module in networks.items()})
-    OPTIMIZERS.update({"lookahead": lookahead, "muon_conv": muon})
+    OPTIMIZERS["lookahead"] = lookahead

@@ -1,6 +1,6 @@
 """Measures what averages of weights are worth: PYTHONPATH=. python results/swa.py DATASET
 
-Trains the deep CNN of the study deep_cnn_half at a constant rate, and scores, on validation images alone, its last
+Trains the deep CNN of the study deep_cnn at a constant rate, and scores, on validation images alone, its last
 weights, their exponential average (EMA) and the equal average over the last epoch (SWA, P. Izmailov et al., 2018), with
 the batch statistics of training and with those of the averaged network. Writes results/ablations/swa.json.
 """
@@ -25,7 +25,7 @@ EVERY = 10  # steps between the weights that are averaged
 
 def main(dataset: str) -> None:
     """Trains and scores all seeds."""
-    shared = STUDIES["deep_cnn_half"][1] | {"schedule": "constant", "learning_rate": 3e-3, "ema_decay": 0.998}
+    shared = STUDIES["deep_cnn"][1] | {"schedule": "constant", "learning_rate": 3e-3, "ema_decay": 0.998}
     config = config_from_dict({**shared, "dataset": dataset, "use_ema": False}, EXPERIMENT.config)
     experiment = mj.Experiment(config=config)
     parts = experiment.build()

@@ -437,7 +437,6 @@ def render(text: str) -> str:
         "ablation of perceptron": ablation_table("perceptron"),
         "ablation of perceptron_writers": ablation_table("perceptron_writers"),
         "ablation of deep_cnn": ablation_table("deep_cnn"),
-        "ablation of deep_cnn_half": ablation_table("deep_cnn_half"),
         "ablation of swa": ablation_table("swa"),
         "ablation of tiny_cnn": ablation_table("tiny_cnn"),
         "ablation of winograd": ablation_table("winograd"),
