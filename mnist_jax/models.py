@@ -232,19 +232,8 @@ class ViT(BaseClassifier):
         return self.dense(nn.LayerNorm()(x).mean(axis=1), self.num_classes)
 
 
-def shared_kwargs(config: Config, num_classes: int) -> dict[str, Any]:
-    """Returns the arguments that every BaseClassifier takes from a configuration.
-
-    Args:
-      config: its `activation` is a name in ACTIVATIONS, its `kernel_init` one in INITIALIZERS.
-      num_classes: number of outputs.
-
-    Returns:
-      Keyword arguments.
-
-    Raises:
-      ConfigError: no such activation or initializer.
-    """
+def _shared_kwargs(config: Config, num_classes: int) -> dict[str, Any]:
+    """Returns the arguments that every BaseClassifier takes from a configuration."""
     return dict(
         num_classes=num_classes,
         activation=get_entry(ACTIVATIONS, "activation", config.activation),
@@ -257,24 +246,32 @@ def shared_kwargs(config: Config, num_classes: int) -> dict[str, Any]:
 def _softmax(config: Config, num_classes: int) -> nn.Module:
     if is_on(config.dropout):
         raise ConfigError("dropout: softmax has no hidden layer to drop activations of")
-    return Perceptron(hidden_sizes=(), **shared_kwargs(config, num_classes))
+    return Perceptron(hidden_sizes=(), **_shared_kwargs(config, num_classes))
 
 
-def _with_fields(module: type[BaseClassifier], *names: str) -> MakeModel:
-    """Makes a module of the fields that all share and those of these names."""
+def with_fields(module: type[BaseClassifier], *names: str) -> MakeModel:
+    """Makes a row of MODELS.
+
+    Args:
+      module: the network.
+      *names: of the fields that it takes from a configuration, beside those that all share.
+
+    Returns:
+      (config, number of classes) -> the module.
+    """
     return lambda config, num_classes: module(
-        **{name: getattr(config, name) for name in names}, **shared_kwargs(config, num_classes)
+        **{name: getattr(config, name) for name in names}, **_shared_kwargs(config, num_classes)
     )
 
 
 # name -> (config, number of classes) -> a Linen module or a Model
 MODELS: dict[str, MakeModel] = {
     "softmax": _softmax,
-    "perceptron": _with_fields(Perceptron, "hidden_sizes"),
-    "cnn": _with_fields(CNN, "hidden_sizes", "filters", "kernel_size"),
-    "deep_cnn": _with_fields(DeepCNN, "hidden_sizes", "filters", "kernel_size", "pooling"),
-    "rnn": _with_fields(RNN, "hidden_sizes", "cell"),
-    "vit": _with_fields(ViT, "hidden_sizes", "tokens"),
+    "perceptron": with_fields(Perceptron, "hidden_sizes"),
+    "cnn": with_fields(CNN, "hidden_sizes", "filters", "kernel_size"),
+    "deep_cnn": with_fields(DeepCNN, "hidden_sizes", "filters", "kernel_size", "pooling"),
+    "rnn": with_fields(RNN, "hidden_sizes", "cell"),
+    "vit": with_fields(ViT, "hidden_sizes", "tokens"),
 }
 
 

@@ -101,14 +101,18 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
 }
 
 
+def start_record(experiment: str, shared: dict[str, Any]) -> dict[str, Any]:
+    """Starts the record of a study: what is trained, by which code, and no row yet."""
+    return {"experiment": experiment, "shared": shared, "commit": git_commit(), "versions": versions(), "rows": []}
+
+
 def main(study: str, dataset: str) -> None:
     """Runs a study."""
     name, shared, changes = STUDIES[study]
     add_means()
     experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
     shared = {"dataset": dataset, "validation_fraction": 0.1, "seeds": 3, **shared}
-    record: dict[str, Any] = {"experiment": name, "shared": shared, "seeds": [], "rows": []}
-    record |= {"commit": git_commit(), "versions": versions()}
+    record = start_record(name, shared)
     FOLDER.mkdir(exist_ok=True)
     for number, change in enumerate([{}, *changes]):
         fields = {**shared, **change}

@@ -11,7 +11,7 @@ from flax import linen as nn
 from examples.mixup import mixup
 from mnist_jax.augment import AUGMENTATIONS
 from mnist_jax.kernels import Padding, conv_im2col
-from mnist_jax.models import MODELS, DeepCNN, MakeModel, shared_kwargs
+from mnist_jax.models import MODELS, DeepCNN, with_fields
 from mnist_jax.optimizers import OPTIMIZERS
 from mnist_jax.types import Batch, PyTree
 
@@ -119,21 +119,11 @@ def lookahead(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransforma
     return optax.GradientTransformation(init, update)
 
 
-def _deep_cnn(module: type[DeepCNN]) -> MakeModel:
-    """Makes a row of MODELS that reads what that of the deep CNN reads."""
-    return lambda config, num_classes: module(
-        filters=config.filters,
-        kernel_size=config.kernel_size,
-        pooling=config.pooling,
-        hidden_sizes=config.hidden_sizes,
-        **shared_kwargs(config, num_classes),
-    )
-
-
 def add_means() -> None:
     """Adds all of them to the library's tables."""
     augmentations = {"erasing": erase, "stroke_width": change_stroke_width, "mixup": mixup, "shear": shear}
     AUGMENTATIONS.update({name: lambda _, augment=augment: augment for name, augment in augmentations.items()})
     networks = {"squeeze_excite": SqueezeExcite, "residual": Residual, "direct_convolution": DirectConvolution}
-    MODELS.update({name: _deep_cnn(module) for name, module in networks.items()})
+    fields = ("hidden_sizes", "filters", "kernel_size", "pooling")
+    MODELS.update({name: with_fields(module, *fields) for name, module in networks.items()})
     OPTIMIZERS["lookahead"] = lookahead

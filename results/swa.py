@@ -11,13 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from ablate import FOLDER, STUDIES
+from ablate import FOLDER, STUDIES, start_record
 
 import mnist_jax as mj
 from experiments.deep_cnn import EXPERIMENT
 from mnist_jax.config import config_from_dict
 from mnist_jax.files import write_json
-from mnist_jax.report import git_commit, versions
 
 SEEDS = (7, 8, 9)
 EVERY = 10  # steps between the weights that are averaged
@@ -66,8 +65,7 @@ def main(dataset: str) -> None:
         for name, one in (rows | averages).items():
             scores.setdefault(name, []).append(score(one))
         print(seed, {name: values[-1] for name, values in scores.items()}, flush=True)
-    record: dict[str, Any] = {"experiment": "deep_cnn", "shared": shared | {"dataset": dataset}, "seeds": SEEDS}
-    record |= {"commit": git_commit(), "versions": versions()}
+    record = start_record("deep_cnn", shared | {"dataset": dataset}) | {"seeds": SEEDS}
     record["rows"] = [{"title": name, "accuracy": accuracy} for name, accuracy in scores.items()]
     write_json(FOLDER / "swa.json", record)
 

@@ -232,11 +232,8 @@ def strangers_table() -> list[str]:
     return lines
 
 
-def ablation_table(study: str) -> list[str]:
+def ablation_table(path: pathlib.Path) -> list[str]:
     """Validation accuracy of a recipe and of each change of it, with the mean difference of the same seeds."""
-    path = FOLDER / "ablations" / f"{study}.json"
-    if not path.exists():
-        return []
     lines = table_head("change", "mean accuracy", "difference", "standard error", "n", "seconds a seed")
     base, *rows = json.loads(path.read_text())["rows"]
     for row in (base, *rows):
@@ -432,14 +429,7 @@ def render(text: str) -> str:
         "resplits": resplit_table(),
         "small digits": other_data_table("digits"),
         "strangers": strangers_table(),
-        "ablation of cnn": ablation_table("cnn"),
-        "ablation of augmentations": ablation_table("augmentations"),
-        "ablation of perceptron": ablation_table("perceptron"),
-        "ablation of perceptron_writers": ablation_table("perceptron_writers"),
-        "ablation of deep_cnn": ablation_table("deep_cnn"),
-        "ablation of swa": ablation_table("swa"),
-        "ablation of tiny_cnn": ablation_table("tiny_cnn"),
-        "ablation of winograd": ablation_table("winograd"),
+        **{f"ablation of {path.stem}": ablation_table(path) for path in (FOLDER / "ablations").glob("*.json")},
         "losses": loss_table(),
         "speed": [*throughput_table("cpu"), "", *goal_table("cpu")],
         "dtypes": dtype_table(),
