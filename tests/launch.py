@@ -27,7 +27,7 @@ _CONTEXT.set_forkserver_preload(
 def _become(argv, cwd, env, stdout, stderr):
     """In the forked process: does what the interpreter does with these arguments."""
     for path, descriptor in ((stdout, 1), (stderr, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
@@ -51,6 +51,8 @@ class Python:
     def __init__(self, *argv, cwd=ROOT, env=None, stdout=os.devnull, stderr=os.devnull):
         argv, env = [*map(str, argv)], dict(os.environ) if env is None else env
         self.stderr = stderr
+        for path in (stdout, stderr):  # so that they can be read from now on
+            pathlib.Path(path).touch()
         self._process = _CONTEXT.Process(target=_become, args=(argv, cwd, env, stdout, stderr))
         self._process.start()
         self.pid = self._process.pid
@@ -66,7 +68,7 @@ class Python:
 
     def wait_until_it_writes(self, text):
         """Waits for a text on stderr, which must be a file."""
-        while not self.stderr.exists() or text not in self.stderr.read_text():
+        while text not in self.stderr.read_text():
             assert self.poll() is None, self.stderr.read_text()
             time.sleep(0.02)
 
