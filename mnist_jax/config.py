@@ -43,6 +43,7 @@ class Config:
     hidden_sizes: tuple[int, ...] = flag_field((784,), "units of each hidden layer; empty for none", group="model", unused_by=("softmax",), minimum=1)
     filters: tuple[int, ...] = flag_field((32,), "filters of each stage (cnn, deep_cnn)", group="model", unused_by=_NOT_CONVOLUTIONAL, minimum=1, exclusive_maximum=2**16)
     kernel_size: int = flag_field(5, "side of the first stage's kernels, in pixels (cnn, deep_cnn)", group="model", unused_by=_NOT_CONVOLUTIONAL, minimum=1, exclusive_maximum=29)
+    convs_per_stage: int = flag_field(2, "convolutions of 3x3 in each stage after the first (deep_cnn)", group="model", unused_by=(*_NOT_CONVOLUTIONAL, "cnn"), minimum=1, exclusive_maximum=100)
     pooling: str = flag_field("none", "of the last stage over the whole image (deep_cnn), as in Keras's applications: none, avg, max or avg_max, which is both", group="model", unused_by=(*_NOT_CONVOLUTIONAL, "cnn"), choices=("none", "avg", "max", "avg_max"))
     cell: str = flag_field("lstm", "recurrent cell (rnn): lstm or gru", group="model", unused_by=("softmax", "perceptron", "cnn", "deep_cnn", "vit"), choices=("lstm", "gru"))
     tokens: str = flag_field("patches", "what is embedded (vit): patches, or pixel intensity of the halved image", group="model", unused_by=("softmax", "perceptron", "cnn", "deep_cnn", "rnn"), choices=("patches", "intensity"))

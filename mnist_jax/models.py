@@ -124,13 +124,14 @@ class CNN(BaseClassifier):
 
 
 class DeepCNN(BaseClassifier):
-    """A deep convolutional network: one wide conv2d, then two of 3x3 per stage, with pooling between the stages.
+    """A deep convolutional network: one wide conv2d, then several of 3x3 per stage, pooling between stages.
 
     Dropout comes once, before the dense end.
 
     Attributes:
       filters: filters of each stage.
       kernel_size: side of the first stage's kernels, in pixels.
+      convs_per_stage: convolutions of 3x3 in each stage after the first.
       pooling: of the last stage over the whole image: "none", "avg", "max", or "avg_max" for both side by side.
 
     Source: the pattern of K. Simonyan and A. Zisserman, Very deep convolutional networks, 2014.
@@ -138,6 +139,7 @@ class DeepCNN(BaseClassifier):
 
     filters: Sequence[int] = (32, 64, 128)
     kernel_size: int = 5
+    convs_per_stage: int = 2
     pooling: str = "none"
 
     @nn.compact
@@ -150,7 +152,7 @@ class DeepCNN(BaseClassifier):
                     f"filters={','.join(map(str, self.filters))}: images of {image.shape[1]}x{image.shape[2]} can't "
                     f"be halved {stage} times"
                 )
-            for _ in range(2 if stage else 1):
+            for _ in range(self.convs_per_stage if stage else 1):
                 x = self.conv(x, filters, 3 if stage else self.kernel_size, "SAME")
                 x = self.norm_act(x, train, mask)
         if self.pooling != "none":
@@ -269,7 +271,7 @@ MODELS: dict[str, MakeModel] = {
     "softmax": _softmax,
     "perceptron": with_fields(Perceptron, "hidden_sizes"),
     "cnn": with_fields(CNN, "hidden_sizes", "filters", "kernel_size"),
-    "deep_cnn": with_fields(DeepCNN, "hidden_sizes", "filters", "kernel_size", "pooling"),
+    "deep_cnn": with_fields(DeepCNN, "hidden_sizes", "filters", "kernel_size", "convs_per_stage", "pooling"),
     "rnn": with_fields(RNN, "hidden_sizes", "cell"),
     "vit": with_fields(ViT, "hidden_sizes", "tokens"),
 }

@@ -124,6 +124,6 @@ def add_means() -> None:
     augmentations = {"erasing": erase, "stroke_width": change_stroke_width, "mixup": mixup, "shear": shear}
     AUGMENTATIONS.update({name: lambda _, augment=augment: augment for name, augment in augmentations.items()})
     networks = {"squeeze_excite": SqueezeExcite, "residual": Residual, "direct_convolution": DirectConvolution}
-    fields = ("hidden_sizes", "filters", "kernel_size", "pooling")
+    fields = ("hidden_sizes", "filters", "kernel_size", "convs_per_stage", "pooling")
     MODELS.update({name: with_fields(module, *fields) for name, module in networks.items()})
     OPTIMIZERS["lookahead"] = lookahead

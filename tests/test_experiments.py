@@ -237,14 +237,13 @@ def test_the_readmes_script(readme):
 def test_the_pictures_multiply_adds_are_those_counted_by_hand(table):
     count = importlib.import_module("picture").count_multiply_adds
     lecture = {"hidden_sizes": (128,), "filters": (32,), "kernel_size": 5}
-    by_hand = {
-        "perceptron": (784 * 784 + 784 * 10, {}),
-        "cnn": (24 * 24 * 25 * 32 + 12 * 12 * 32 * 128 + 128 * 10, lecture),
-        "deep_cnn": (
-            28 * 28 * 25 * 4 + 14 * 14 * 9 * (4 * 8 + 8 * 8) + 16 * 10,
-            {"filters": (4, 8), "pooling": "avg_max"},
-        ),
-    }
-    for model, (expected, fields) in by_hand.items():
+    deep = {"filters": (4, 8), "pooling": "avg_max"}
+    by_hand = [
+        ("perceptron", {}, 784 * 784 + 784 * 10),
+        ("cnn", lecture, 24 * 24 * 25 * 32 + 12 * 12 * 32 * 128 + 128 * 10),
+        ("deep_cnn", deep, 28 * 28 * 25 * 4 + 14 * 14 * 9 * (4 * 8 + 8 * 8) + 16 * 10),
+        ("deep_cnn", deep | {"convs_per_stage": 3}, 28 * 28 * 25 * 4 + 14 * 14 * 9 * (4 * 8 + 2 * 8 * 8) + 16 * 10),
+    ]
+    for model, fields, expected in by_hand:
         config = Config(model=model, **{"hidden_sizes": (784,) if model == "perceptron" else (), **fields})
         assert count(make_model(config, 10)) == expected
