@@ -2,7 +2,7 @@
 
 python -m experiments.tiny_cnn --dataset=mnist --num_seeds=5
 
-Result: test error 0.49 % (standard deviation 0.04, n=5), results/tiny_cnn.json.
+Result: test error 0.42 % (standard deviation 0.04, n=5), results/tiny_cnn.json.
 """
 
 import mnist_jax as mj
@@ -23,8 +23,8 @@ EXPERIMENT = mj.Experiment(
     clean_fraction=0.1,
     loss="categorical_crossentropy",
     label_smoothing=0.05,
-    optimizer="adam",
-    learning_rate=0.01,
+    optimizer="muon",
+    learning_rate=0.04,
     schedule="one_cycle",
     batch_size=100,
     epochs=24,
