@@ -31,9 +31,9 @@ MODELS = {
     "tiny_cnn": "deep CNN with 10, 14 and 18 filters, augmented",
     "rnn": "LSTM, 128 units, over the rows of the image",
     "vit": "vision transformer, 4x4 patches, two blocks",
-    "deep_cnn": "deep CNN, batch norm and augmentation, single network",
-    "deep_cnn_tuned": "the same with three convolutions per stage, trained with Muon",
+    "deep_cnn": "deep CNN with 24, 48 and 96 filters, batch norm",
     "deep_cnn_distilled": "the same deep CNN, taught by four of its like",
+    "deep_cnn_tuned": "deep CNN, tuned: three convolutions per stage, Muon",
     "benchmark/cnn_99.0": "CNN with 4 and 32 filters, batch norm, one epoch",
     "benchmark/deep_cnn_99.5": "deep CNN with 12, 32 and 64 filters, three epochs",
     "benchmark/deep_cnn_99.6": "deep CNN with 16, 32 and 64 filters, six epochs",
@@ -112,7 +112,8 @@ def load_recipes(names: Iterable[str]) -> list[Recipe]:
         path = FOLDER / f"{name}.json"
         if path.exists():
             record, errors = json.loads(path.read_text()), read_test_errors(path)
-            seconds = sum(record["seconds"]["epochs"]) / len(errors)
+            # A run that was resumed timed fewer epochs.
+            seconds = statistics.fmean(record["seconds"]["epochs"]) * record["config"]["epochs"]
             recipes.append(Recipe(name, record["config"], errors, record["parameters"], seconds))
     return recipes
 

@@ -234,6 +234,15 @@ def test_the_readmes_script(readme):
     assert float(re.search(r"accuracy (\d\.\d+)", process.stdout)[1]) > 0.9
 
 
+def test_seconds_of_a_recipe_count_the_epochs_that_a_resumed_run_did_not_time(table, tmp_path, monkeypatch):
+    record = json.loads((ROOT / "results" / "softmax.json").read_text())
+    record["config"]["epochs"], record["seconds"]["epochs"] = 10, [2.0, 4.0, 3.0]
+    (tmp_path / "softmax.json").write_text(json.dumps(record))
+    monkeypatch.setattr(table, "FOLDER", tmp_path)
+    (recipe,) = table.load_recipes(["softmax"])
+    assert recipe.seconds == 30
+
+
 def test_the_pictures_multiply_adds_are_those_counted_by_hand(table):
     count = importlib.import_module("picture").count_multiply_adds
     lecture = {"hidden_sizes": (128,), "filters": (32,), "kernel_size": 5}
