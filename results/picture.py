@@ -19,6 +19,16 @@ from mnist_jax.figures import new_figure
 
 FOLDER = pathlib.Path(__file__).parent
 COLORS = {"yes": "C3", "no": "C2", "not said": "0.5"}
+# Where a name is written, in points from its point; those that are not here are to the right of it.
+PLACES = {
+    "perceptron_augmented": (6, -4),
+    "cnn_tuned": (6, 4),
+    "cnn_augmented": (-6, 0),
+    "deep_cnn": (-6, 0),
+    "deep_cnn_distilled": (6, 3),
+    "LeCun 1998": (-6, 0),
+    "Simard 2003": (-6, 0),
+}
 LABELS = {"parameters": "parameters", "multiply_adds": "multiply-adds an image", "seconds": "seconds of training"}
 
 
@@ -55,9 +65,10 @@ def load_points() -> list[dict[str, Any]]:
     ]
 
 
-def _mark(axes: Axes, x: float, y: float, name: str, color: str, is_left: bool) -> None:
-    """Draws a point with its name beside it."""
-    place, side = ((-6, 0), "right") if is_left else ((6, 0), "left")
+def _mark(axes: Axes, x: float, y: float, name: str, color: str) -> None:
+    """Writes the name of a point beside it."""
+    place = PLACES.get(name, (6, 0))
+    side = "right" if place[0] < 0 else "left"
     axes.annotate(
         name, (x, y), xytext=place, textcoords="offset points", size=7, ha=side, va="center", color=color
     ).set_in_layout(False)
@@ -70,16 +81,16 @@ def draw(points: list[Mapping[str, Any]], published: list[Mapping[str, Any]]) ->
     for axes, cost in zip(panels, LABELS, strict=True):
         for point in points:
             axes.errorbar(point[cost], point["error"], point["std"], fmt="o", color="C0", capsize=2)
-            _mark(axes, point[cost], point["error"], point["name"], "C0", is_left=point["name"] == "cnn_augmented")
+            _mark(axes, point[cost], point["error"], point["name"], "C0")
         for point in published:
             if point.get(cost):
                 color, error = COLORS[point["selected_on_test"]], 100 - point["accuracy"]
                 axes.plot(point[cost], error, "s", color=color)
-                _mark(axes, point[cost], error, point["mark"], color, is_left=True)
+                _mark(axes, point[cost], error, point["mark"], color)
         axes.set(xscale="log", yscale="log", xlabel=LABELS[cost])
         axes.set_yticks([0.3, 0.5, 1, 2, 5], ["0.3", "0.5", "1", "2", "5"])
         axes.minorticks_off()
-        axes.margins(x=0.35)
+        axes.margins(x=0.45)
     panels[0].set_ylabel("test error, percent")
     return figure
 
