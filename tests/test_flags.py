@@ -61,7 +61,7 @@ def test_help_is_in_groups_fits_the_terminal_and_has_only_what_the_network_uses(
         headings == [heading for group, heading in HEADINGS.items() if group != "sweep"]
         and max(map(len, text.splitlines()[6:])) <= 80
     )
-    assert "--hidden_sizes: " in text and "--filters: " not in text and "5 flags of other networks" in text
+    assert "--hidden_sizes: " in text and "--filters: " not in text and "6 flags of other networks" in text
     assert "adamax" in text and "squared_hinge" in text and "one_cycle" in text
     text = command("--model=cnn", "--help").stdout
     assert "--filters: " in text and "--cell: " not in text
