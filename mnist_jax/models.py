@@ -266,12 +266,14 @@ def with_fields(module: type[BaseClassifier], *names: str) -> MakeModel:
     )
 
 
+DEEP_CNN_FIELDS = ("hidden_sizes", "filters", "kernel_size", "convs_per_stage", "pooling")
+
 # name -> (config, number of classes) -> a Linen module or a Model
 MODELS: dict[str, MakeModel] = {
     "softmax": _softmax,
     "perceptron": with_fields(Perceptron, "hidden_sizes"),
     "cnn": with_fields(CNN, "hidden_sizes", "filters", "kernel_size"),
-    "deep_cnn": with_fields(DeepCNN, "hidden_sizes", "filters", "kernel_size", "convs_per_stage", "pooling"),
+    "deep_cnn": with_fields(DeepCNN, *DEEP_CNN_FIELDS),
     "rnn": with_fields(RNN, "hidden_sizes", "cell"),
     "vit": with_fields(ViT, "hidden_sizes", "tokens"),
 }

@@ -11,7 +11,7 @@ from flax import linen as nn
 from examples.mixup import mixup
 from mnist_jax.augment import AUGMENTATIONS
 from mnist_jax.kernels import Padding, conv_im2col
-from mnist_jax.models import MODELS, DeepCNN, with_fields
+from mnist_jax.models import DEEP_CNN_FIELDS, MODELS, DeepCNN, with_fields
 from mnist_jax.optimizers import OPTIMIZERS
 from mnist_jax.types import Batch, PyTree
 
@@ -124,6 +124,5 @@ def add_means() -> None:
     augmentations = {"erasing": erase, "stroke_width": change_stroke_width, "mixup": mixup, "shear": shear}
     AUGMENTATIONS.update({name: lambda _, augment=augment: augment for name, augment in augmentations.items()})
     networks = {"squeeze_excite": SqueezeExcite, "residual": Residual, "direct_convolution": DirectConvolution}
-    fields = ("hidden_sizes", "filters", "kernel_size", "convs_per_stage", "pooling")
-    MODELS.update({name: with_fields(module, *fields) for name, module in networks.items()})
+    MODELS.update({name: with_fields(module, *DEEP_CNN_FIELDS) for name, module in networks.items()})
     OPTIMIZERS["lookahead"] = lookahead
