@@ -1,8 +1,8 @@
 """A deeper convolutional network, trained with Muon: three 3x3 convolutions per stage instead of two.
 
-python -m experiments.deep_cnn_tuned --dataset=mnist --num_seeds=3
+python -m experiments.deep_cnn_tuned --dataset=mnist --num_seeds=5
 
-Result: test error 0.29 % (standard deviation 0.04, n=3), results/deep_cnn_tuned.json.
+Result: test error 0.29 % (standard deviation 0.03, n=5), results/deep_cnn_tuned.json.
 """
 
 import mnist_jax as mj

@@ -428,7 +428,7 @@ def render(text: str) -> str:
         "recipes": goal_accuracy_table(),
         "choices": choice_table(),
         "ensembles": ensemble_table(),
-        "mistakes": mistakes_table("tried/deep_cnn"),
+        "mistakes": mistakes_table("deep_cnn_tuned"),
         "resplits": resplit_table(),
         "small digits": other_data_table("digits"),
         "strangers": strangers_table(),
