@@ -67,7 +67,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "tiny_cnn": (
         "tiny_cnn",
-        {"epochs": 5},
+        {"epochs": 6, "validation_fraction": 0.5},
         [
             {"rotation": 0.0, "zoom": 0.0, "translation": 0.0},
             {"elastic": 0.0},
