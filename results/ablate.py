@@ -63,7 +63,7 @@ STUDIES: dict[str, tuple[str, dict[str, Any], list[dict[str, Any]]]] = {
     "perceptron_writers": (  # the choices in which validation by the same writers and the test images disagreed
         "perceptron_augmented",
         {"epochs": 24, "validation_fraction": 1 / 6, "validation_rows": "last"},
-        [{"elastic": 0.0}, {"elastic": 0.5}, {"label_smoothing": 0.0}],
+        [{"elastic": 0.0}, {"elastic": 0.5}],
     ),
     "tiny_cnn": (
         "tiny_cnn",

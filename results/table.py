@@ -75,18 +75,18 @@ def accuracy_table() -> list[str]:
     return lines
 
 
-# Goals for the mean test accuracy in percent, set before the recipes were trained.
+# Goals for the mean test accuracy in percent, and stretch goals, set before the recipes were trained.
 GOALS = {
-    "softmax": 92.75,
-    "softmax_tuned": 92.75,
-    "perceptron_tuned": 98.75,
-    "perceptron_augmented": 99.40,
-    "cnn_tuned": 99.25,
-    "cnn_augmented": 99.50,
-    "tiny_cnn": 99.45,
-    "deep_cnn": 99.72,
-    "deep_cnn_tuned": 99.72,
-    "deep_cnn_distilled": 99.75,
+    "softmax": (92.75, 92.90),
+    "softmax_tuned": (92.75, 92.90),
+    "perceptron_tuned": (98.75, 98.95),
+    "perceptron_augmented": (99.40, 99.55),
+    "cnn_tuned": (99.25, 99.40),
+    "cnn_augmented": (99.50, 99.60),
+    "tiny_cnn": (99.45, 99.55),
+    "deep_cnn": (99.72, 99.76),
+    "deep_cnn_tuned": (99.72, 99.76),
+    "deep_cnn_distilled": (99.75, 99.80),
 }
 
 
@@ -121,15 +121,16 @@ def load_recipes(names: Iterable[str]) -> list[Recipe]:
 def goal_accuracy_table() -> list[str]:
     """Test accuracy of each recipe beside its goal."""
     lines = table_head(
-        "recipe", "parameters", "mean", "std", "minimum", "maximum", "n", "seconds a seed", "goal", "met"
+        "recipe", "parameters", "mean", "std", "minimum", "maximum", "n", "seconds a seed", "goal", "stretch", "reached"
     )
     for recipe in load_recipes(GOALS):
-        scores, goal = [100 - error for error in recipe.errors], GOALS[recipe.name]
+        scores, (goal, stretch) = [100 - error for error in recipe.errors], GOALS[recipe.name]
         stats = statistics.fmean(scores), statistics.stdev(scores), min(scores), max(scores)
         cells = [f"{value:.2f}" for value in stats]
-        met = "yes" if float(cells[0]) >= goal else "no"
-        cells += [str(len(scores)), f"{recipe.seconds:,.0f}"]
-        lines.append(table_row(f"`{recipe.name}`", f"{recipe.parameters:,}", *cells, f"{goal:.2f}", met))
+        mean = float(cells[0])
+        reached = "stretch" if mean >= stretch else "goal" if mean >= goal else "no"
+        cells += [str(len(scores)), f"{recipe.seconds:,.0f}", f"{goal:.2f}", f"{stretch:.2f}", reached]
+        lines.append(table_row(f"`{recipe.name}`", f"{recipe.parameters:,}", *cells))
     return lines
 
 
@@ -159,7 +160,7 @@ ENSEMBLE_GOALS = {"deep_cnn": 99.80, "deep_cnn_tuned": 99.80, "tried/deep_cnn": 
 
 def ensemble_table() -> list[str]:
     """Test accuracy of ensembles beside that of their members, and their calibration."""
-    lines = table_head("ensemble of", "n", "mean of one", "together", "calibration error", "goal", "met")
+    lines = table_head("ensemble of", "n", "mean of one", "together", "calibration error", "scaled", "goal", "met")
     for path in sorted((FOLDER / "evaluations").rglob("*.json")):
         evaluation = json.loads(path.read_text())
         seeds = evaluation["run"]["seeds"]
@@ -169,10 +170,11 @@ def ensemble_table() -> list[str]:
         runs = json.loads((FOLDER / f"{name}.json").read_text())["runs"]
         mean = statistics.fmean(run["test"]["accuracy"] for run in runs if run["seed"] in seeds)
         accuracy, goal = f"{100 * evaluation['accuracy']:.2f}", ENSEMBLE_GOALS.get(name)
-        calibration = f"{evaluation['calibration']['error']:.3f}"
+        calibration = evaluation["calibration"]
+        errors = [f"{calibration[kind]:.3f}" if kind in calibration else "" for kind in ("error", "error_scaled")]
         met = "" if goal is None else "yes" if float(accuracy) >= goal else "no"
         cells = [f"`{name}`", len(seeds), f"{100 * mean:.2f}", accuracy]
-        lines.append(table_row(*cells, calibration, "" if goal is None else f"{goal:.2f}", met))
+        lines.append(table_row(*cells, *errors, "" if goal is None else f"{goal:.2f}", met))
     return lines
 
 
@@ -245,7 +247,7 @@ def ablation_table(path: pathlib.Path) -> list[str]:
         cells = ["", ""]
         if row is not base:
             error = statistics.stdev(differences) / len(differences) ** 0.5
-            cells = [f"{statistics.fmean(differences):+.2f}", f"{error:.2f}"]
+            cells = [f"{statistics.fmean(differences):+.2f}", f"{error:.3f}"]
         change = ", ".join(
             f"`--{name}={','.join(value) if isinstance(value, list) else value}`"
             for name, value in row.get("change", {}).items()

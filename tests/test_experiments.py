@@ -185,11 +185,26 @@ def test_a_recipe_claims_what_its_result_file_holds(table, recipe):
     mean, std, _, n = table.format_stats(table.read_test_errors(path))
     claim = f"Result: test error {mean} (standard deviation {std}, n={n}), results/{path.name}."
     assert claim in module.__doc__
+    assert re.search(rf"^python -m experiments\.{recipe} .*--num_seeds={n}$", module.__doc__, re.MULTILINE)
     values = json.loads(path.read_text())["config"]
     config = module.EXPERIMENT.config
     measured = config_from_dict(values | {"teacher": ()} if "teacher" in values else values, config)
     assert (measured.name, measured.seed) == (config.name, config.seed)
     assert measured.deciding_bits() == config.deciding_bits(), "the recipe changed: measure it again"
+
+
+ELSEWHERE = [path for folder in ("resplits", "digits") for path in sorted((ROOT / "results" / folder).glob("*.json"))]
+
+
+@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_is_not_tuned_again_for_other_test_images(path):
+    recipe, _, split = path.stem.partition("-")
+    values = json.loads(path.read_text())["config"]
+    config = importlib.import_module(f"experiments.{recipe}").EXPERIMENT.config
+    images = {name: values[name] for name in ("dataset", "image_size", "resplit", "seed", "num_seeds")}
+    assert images["resplit"] == int(split or 0)
+    measured = config_from_dict(values, config)
+    assert measured.deciding_bits() == dataclasses.replace(config, **images).deciding_bits()
 
 
 @pytest.mark.parametrize(
