@@ -21,6 +21,20 @@ def first_losses(config):
     return add.first_losses(json.loads(config))
 
 
+@functools.cache
+def count_parameters(config):
+    experiment = Experiment(config=add.read_config(json.loads(config)))
+    parts = experiment.build(steps=100, num_classes=10, image=jax.ShapeDtypeStruct((28, 28, 1), np.uint8))
+    state = jax.eval_shape(parts.init, jax.random.key(7))
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def encode_training(record):
+    """Its configuration but for the images and the seeds, so that what these share is computed once."""
+    elsewhere = {"dataset", "resplit", "image_size", "validation_fraction", "validation_rows", "seed", "num_seeds"}
+    return json.dumps({field: value for field, value in record["config"].items() if field not in elsewhere})
+
+
 RECORDS = {path.relative_to(add.FOLDER).as_posix(): json.loads(path.read_text()) for path in add.result_files()}
 DEEP = {name for name, record in RECORDS.items() if record["config"]["model"] == "deep_cnn"}
 
@@ -28,9 +42,7 @@ DEEP = {name for name, record in RECORDS.items() if record["config"]["model"] ==
 @pytest.mark.parametrize("name", mark_slow(RECORDS, fast=RECORDS.keys() - DEEP | {"deep_cnn.json"}))
 def test_todays_code_trains_as_the_one_that_earned_the_result(name):
     record = RECORDS[name]
-    elsewhere = {"dataset", "resplit", "image_size", "validation_fraction", "validation_rows", "seed", "num_seeds"}
-    config = {field: value for field, value in record["config"].items() if field not in elsewhere}
-    losses = first_losses(json.dumps(config))
+    losses = first_losses(encode_training(record))
     assert add.agrees(record, losses), (
         f"{name} was earned by other numbers: the recipe, the initializer, the order of the images, a "
         "random draw or an operation was changed. If that is intended, train it again, python results/add.py WORKDIR "
@@ -40,11 +52,7 @@ def test_todays_code_trains_as_the_one_that_earned_the_result(name):
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_todays_network_has_as_many_parameters_as_the_one_that_earned_the_result(name):
-    record = RECORDS[name]
-    experiment = Experiment(config=add.read_config(record["config"]))
-    parts = experiment.build(steps=100, num_classes=10, image=jax.ShapeDtypeStruct((28, 28, 1), np.uint8))
-    state = jax.eval_shape(parts.init, jax.random.key(7))
-    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == record["parameters"]
+    assert count_parameters(encode_training(RECORDS[name])) == RECORDS[name]["parameters"]
 
 
 def test_results_in_bfloat16_have_a_fingerprint_of_their_own():
