@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnist_jax.config import Config
+    from mnist_jax.experiment import Components
 
 FOLDER = pathlib.Path(__file__).parent
 FINGERPRINT = "first_losses"
@@ -40,6 +41,17 @@ def read_config(values: dict) -> "Config":
     return config_from_dict(values, DistilledConfig())
 
 
+def build(values: dict) -> "Components":
+    """Builds the network of a configuration, as a result file holds it, and its training on MNIST's images."""
+    import jax
+    import numpy as np
+
+    from mnist_jax.experiment import Experiment
+
+    image = jax.ShapeDtypeStruct((28, 28, 1), np.uint8)
+    return Experiment(config=read_config(values)).build(steps=100, num_classes=10, image=image)
+
+
 def first_losses(values: dict) -> list[float]:
     """Trains a few steps on the embedded sample.
 
@@ -54,14 +66,11 @@ def first_losses(values: dict) -> list[float]:
     import numpy as np
 
     from mnist_jax.datasets import load_dataset
-    from mnist_jax.experiment import Experiment
     from mnist_jax.train import train_epoch
 
-    experiment = Experiment(config=read_config(values))
     dataset = load_dataset("mnist5k")
     images, labels = jax.device_put((dataset.train_images[::20], dataset.train_labels[::20]))
-    image = jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
-    components = experiment.build(steps=100, num_classes=10, image=image)
+    components = build(values)
     state = components.init(jax.random.key(7))
     epoch = jax.jit(lambda state: train_epoch(components.train_step, state, images, labels, batch_size=40))
     loss = epoch(state)[1]["loss"]
